@@ -1,0 +1,42 @@
+"""Errors that a user can mend: one sentence with the cause and the remedy."""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+
+
+class TfbertNpuError(Exception):
+    """Base of this package's own errors; the command line prints them as one line."""
+
+
+class MissingExtraError(TfbertNpuError, ImportError):
+    """An optional dependency is not installed; the message holds the pip command that installs it."""
+
+
+class CheckpointError(TfbertNpuError, ValueError):
+    """A checkpoint cannot be read, or does not hold what its configuration promises."""
+
+
+class VocabularyError(TfbertNpuError, ValueError):
+    """A vocabulary file cannot serve as a BERT vocabulary."""
+
+
+def require(module: str, extra: str) -> ModuleType:
+    """Import `module`, or say which extra of this package brings it.
+
+    Args:
+        module: Import name, such as `"tensorflow_text"`.
+        extra: Extra of `tfbert-npu` that installs it, such as `"tf"`.
+
+    Raises:
+        MissingExtraError: The module is not installed.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is not None and error.name.partition(".")[0] != module.partition(".")[0]:
+            raise  # the module is there; something beneath it is not, and its own message says what
+        raise MissingExtraError(
+            f"{module} is not installed; install it with: pip install 'tfbert-npu[{extra}]'"
+        ) from error
