@@ -269,13 +269,19 @@ def _find_config(path: Path) -> Path:
 
 
 def _known_fields(values: Mapping[str, Any]) -> dict[str, Any]:
-    fields = {field.name for field in dataclasses.fields(BertConfig)} - {"model_type", "hidden_act", "id2label"}
+    fields = {field.name for field in dataclasses.fields(BertConfig)} - {
+        "model_type",
+        "hidden_act",
+        "id2label",
+    }
     return {name: values[name] for name in fields if name in values}
 
 
 def _activation(name: Any, table: Mapping[str, Activation]) -> Activation:
     if not isinstance(name, str) or name.lower() not in table:
-        raise ValueError(f"hidden_act {name!r} is unknown; known are {', '.join(sorted(filter(None, table)))}")
+        raise ValueError(
+            f"hidden_act {name!r} is unknown; known are {', '.join(sorted(filter(None, table)))}"
+        )
     return table[name.lower()]
 
 

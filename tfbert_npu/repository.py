@@ -45,7 +45,7 @@ def local_directory(
                 allow_patterns=list(wanted),
                 revision=revision,
                 token=token,
-                cache_dir=cache_dir,
+                cache_dir=None if cache_dir is None else Path(cache_dir),
                 local_files_only=local_files_only,
             )
         )

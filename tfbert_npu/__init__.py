@@ -1,0 +1,32 @@
+"""Keras 3 and TF-Hub-compatible BERT whose encoder trains in TensorFlow and runs on a Rockchip NPU.
+
+Names load on first use: importing this package imports neither TensorFlow nor any vendor library.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "BertConfig": "tfbert_npu.config",
+    "BertEncoder": "tfbert_npu.encoder",
+    "BertPreprocessor": "tfbert_npu.preprocess",
+    "BertTokenizer": "tfbert_npu.preprocess",
+}
+
+__all__ = ["__version__", *_HOME]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOME])

@@ -1,0 +1,60 @@
+"""The `tfbert-npu` command. Each subcommand lives in a module of its own, imported when it is called."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+
+import click
+
+from tfbert_npu import __version__
+from tfbert_npu.errors import TfbertNpuError
+
+# name -> (module, attribute, one line of help). The help stands here so that `--help` imports no command.
+_COMMANDS: dict[str, tuple[str, str, str]] = {}
+
+
+class _LazyGroup(click.Group):
+    """A command group that imports a subcommand's module only when that subcommand runs."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        module, attribute, _ = _COMMANDS[cmd_name]
+        return getattr(importlib.import_module(module), attribute)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, _, line) in _COMMANDS.items()])
+
+
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="tfbert-npu")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+@click.pass_context
+def cli(ctx: click.Context, debug: bool) -> None:
+    """BERT from a checkpoint to a Keras layer that trains in TensorFlow and runs on a Rockchip NPU."""
+    ctx.obj = {"debug": debug}
+
+
+def main() -> None:
+    """Run the command line: exit code 0 for success, 2 for bad usage, 1 for failed work.
+
+    A failure prints one line; `--debug`, before the subcommand, prints the traceback as well.
+    """
+    debug = "--debug" in sys.argv[1:]
+    try:
+        cli()
+    except (TfbertNpuError, ValueError, OSError) as error:
+        if debug:
+            raise
+        if isinstance(error, BrokenPipeError):
+            # The reader of our output has gone (`| head`); Python would complain once more at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(1)
+        click.echo(f"tfbert-npu: {' '.join(str(error).split())}", err=True)
+        sys.exit(1)
