@@ -138,7 +138,7 @@ class Vocabulary:
         if (directory / "vocab.txt").is_file():
             return cls.from_file(directory / "vocab.txt")
         if (directory / "tokenizer.json").is_file():
-            return cls(_tokens_of_tokenizer_json(directory / "tokenizer.json"))
+            return cls(tuple(_tokens_of_tokenizer_json(directory / "tokenizer.json")))
         assets = sorted((directory / "assets").glob("*vocab*.txt"))
         if len(assets) == 1:
             return cls.from_file(assets[0])
