@@ -7,7 +7,9 @@ from collections.abc import Callable, Sequence
 import tensorflow as tf
 from tfbert_npu.preprocess.graph_packing import pack
 from tfbert_npu.preprocess.graph_tokenizer import BertGraphTokenizer
+from tfbert_npu.preprocess.graph_tokenizer_tf_text import TfTextGraphTokenizer
 from tfbert_npu.preprocess.options import TextOptions, Trimming
+from tfbert_npu.preprocess.pieces import GraphTokenizer
 from tfbert_npu.preprocess.vocabulary import Vocabulary
 
 
@@ -26,7 +28,8 @@ class PreprocessingGraph:
         self._vocabulary = vocabulary
         self._trimming = trimming
         with tf.init_scope():  # the tables are constants that every graph shares
-            self.tokenizer = BertGraphTokenizer(vocabulary, options)
+            tokenizer = BertGraphTokenizer if options.dialect == "bert" else TfTextGraphTokenizer
+            self.tokenizer: GraphTokenizer = tokenizer(vocabulary, options)
         self._compiled: dict[tuple[int, int], Callable[..., dict[str, tf.Tensor]]] = {}
 
     def encode(self, segments: Sequence[tf.Tensor], seq_length: int) -> dict[str, tf.Tensor]:

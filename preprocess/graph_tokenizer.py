@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any
 
 import tensorflow as tf
 import tensorflow_text as tf_text
@@ -20,6 +20,7 @@ from tfbert_npu.preprocess.characters import MAX_WORD_CHARACTERS, is_removed, is
 from tfbert_npu.preprocess.graph_normalizer import GraphNormalizer, decode_aligned, encode
 from tfbert_npu.preprocess.kernel_probe import plain_pattern, split_by_kernel
 from tfbert_npu.preprocess.options import TextOptions
+from tfbert_npu.preprocess.pieces import AlignedPieces, Pieces
 from tfbert_npu.preprocess.vocabulary import SUFFIX_INDICATOR, Vocabulary
 
 from tfbert_npu.errors import VocabularyError
@@ -27,32 +28,6 @@ from tfbert_npu.errors import VocabularyError
 # Only in a text of more bytes than this can a word exceed the limit in characters.
 _LONG_WORD = rf"[^ \t\n\r]{{{MAX_WORD_CHARACTERS + 1}}}"
 _NO_BYTE_LIMIT = 1 << 20  # the normaliser enforces the limit in characters
-
-
-class Pieces(NamedTuple):
-    """Word pieces of a batch of texts.
-
-    Attributes:
-        ids: int32 [N], the texts end to end.
-        splits: int64 [B + 1], where each text starts and ends.
-    """
-
-    ids: tf.Tensor
-    splits: tf.Tensor
-
-
-class AlignedPieces(NamedTuple):
-    """Word pieces by word, with the bytes of the text that they stand for; ragged [B, words, pieces].
-
-    Attributes:
-        ids: int32.
-        starts: int64, offset of the first byte.
-        limits: int64, offset after the last byte.
-    """
-
-    ids: tf.RaggedTensor
-    starts: tf.RaggedTensor
-    limits: tf.RaggedTensor
 
 
 class BertGraphTokenizer:
@@ -89,6 +64,11 @@ class BertGraphTokenizer:
             unknown_token="[UNK]",
         )
         self._continues = tf.constant([token.startswith(SUFFIX_INDICATOR) for token in vocabulary.tokens])
+
+    @property
+    def resources(self) -> list[Any]:
+        """None: tables and model are constants."""
+        return []
 
     def tokenize(self, texts: tf.Tensor) -> Pieces:
         """Word pieces of texts: string [B]."""

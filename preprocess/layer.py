@@ -53,7 +53,9 @@ class BertPreprocessor(keras.layers.Layer):
         self.options = options or TextOptions()
         self.seq_length = _checked_length(seq_length, 1)
         self.trimming = trimming
+        # Plain objects to Keras, which would otherwise save every function; their resources it must save.
         self._graph = PreprocessingGraph(vocabulary, self.options, trimming)
+        self._resources = self._graph.tokenizer.resources
         self.built = True
 
     @classmethod
