@@ -14,6 +14,9 @@ from tfbert_npu.errors import VocabularyError
 REQUIRED_TOKENS = ("[UNK]", "[CLS]", "[SEP]", "[PAD]")
 SUFFIX_INDICATOR = "##"
 
+# What to download of a hub repository in order to tokenize.
+TOKENIZER_FILES = ("vocab.txt", "tokenizer.json", "tokenizer_config.json")
+
 # The largest published BERT vocabulary (LaBSE, 501 153 pieces) is 5 MB.
 _MAX_BYTES = 64 * 2**20
 
