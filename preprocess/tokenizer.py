@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 from tfbert_npu.preprocess.normalizer import BertNormalizer
 from tfbert_npu.preprocess.options import Dialect, TextOptions, Trimming, read_options
+from tfbert_npu.preprocess.tf_text_normalizer import MAX_WORD_BYTES, TfTextNormalizer
 from tfbert_npu.preprocess.trimming import trim_pair
 from tfbert_npu.preprocess.vocabulary import TOKENIZER_FILES, Vocabulary
-from tfbert_npu.preprocess.wordpiece import ChunkPieces, WordPieces
+from tfbert_npu.preprocess.wordpiece import ChunkPieces, Normalizer, WordPieces
 
 from tfbert_npu.repository import local_directory
 
@@ -31,8 +32,13 @@ class BertTokenizer:
     def __init__(self, vocabulary: Vocabulary, options: TextOptions | None = None):
         self.vocabulary = vocabulary
         self.options = options or TextOptions()
-        self._normalizer = BertNormalizer(self.options)
-        self._chunks = ChunkPieces(self._normalizer, WordPieces(vocabulary))
+        self._normalizer: Normalizer
+        if self.options.dialect == "bert":
+            self._normalizer, words = BertNormalizer(self.options), WordPieces(vocabulary)
+        else:
+            self._normalizer = TfTextNormalizer(self.options)
+            words = WordPieces(vocabulary, max_word_bytes=MAX_WORD_BYTES)
+        self._chunks = ChunkPieces(self._normalizer, words)
         self._special_ids = {token: (vocabulary.ids[token],) for token in self.options.allow_special_tokens}
         self._special = (
             re.compile(f"({'|'.join(map(re.escape, sorted(self._special_ids)))})")
