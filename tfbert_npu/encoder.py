@@ -49,6 +49,8 @@ class BertEncoder(keras.layers.Layer):
     Understanding"; the contract is tensorflow/models' TF-Hub export of `bert_en_*`.
     """
 
+    built: bool
+
     def __init__(
         self,
         config: BertConfig | Mapping[str, Any],
@@ -77,6 +79,8 @@ class BertEncoder(keras.layers.Layer):
 
     def build(self, input_shape: Any = None) -> None:
         """Create every weight; their sizes do not depend on the input."""
+        if self.built:
+            return
         self.embeddings.build()
         hidden = (None, None, self.config.hidden_size)
         for layer in self.layers:
@@ -141,6 +145,11 @@ class BertEncoder(keras.layers.Layer):
                 "new one with mlm=True"
             )
         return MaskedLMEncoder(self, name=f"{self.name}_mlm")
+
+    def __dir__(self) -> list[str]:
+        # Keras' loader walks the attributes that dir() lists without looking where it has been; from here
+        # to `.mlm` and back it would go on for ever.
+        return [name for name in super().__dir__() if name != "mlm"]
 
     def get_config(self) -> dict[str, Any]:
         """What `from_config` rebuilds the layer from."""

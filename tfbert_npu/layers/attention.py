@@ -65,7 +65,7 @@ class SelfAttention(keras.layers.Layer):
         query = ops.transpose(ops.reshape(query, split), (0, 2, 1, 3))
         key = ops.transpose(ops.reshape(self.key(x), split), (0, 2, 3, 1))
         value = ops.transpose(ops.reshape(self.value(x), split), (0, 2, 1, 3))
-        # `+`, not ops.add: Keras takes a bias of one element per column for BiasAdd, which refuses empty batches.
+        # `+`, not ops.add: Keras would make it a BiasAdd, which refuses an empty batch.
         weights = _softmax(ops.matmul(query, key) + bias)
         weights = dropout(weights, self.config.attention_probs_dropout_prob, seed, salt=1)
         context = ops.transpose(ops.matmul(weights, value), (0, 2, 1, 3))
