@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -74,7 +75,7 @@ def read_variables(prefix: Path, names: Iterable[str]) -> dict[str, np.ndarray]:
     return values
 
 
-def _open(prefix: Path):  # type: ignore[no-untyped-def]  # TensorFlow's reader has no public type
+def _open(prefix: Path) -> Any:  # TensorFlow's reader has no public type
     require("tensorflow", "tf")
     import tensorflow as tf
 

@@ -61,8 +61,8 @@ def read_google(directory: Path, prefix: str | None = None) -> Checkpoint:
     if unknown:
         shown = ", ".join(unknown[:8]) + (f" and {len(unknown) - 8} more" if len(unknown) > 8 else "")
         raise CheckpointError(
-            f"{path} holds variables that Google's BERT with {config.num_hidden_layers} layers does not have: "
-            f"{shown}"
+            f"{path} holds what a BERT with {config.num_hidden_layers} layers lacks ({shown}); "
+            f"is {CONFIG} the one that belongs to it?"
         )
     state = {}
     for name, value in read_variables(path, names).items():

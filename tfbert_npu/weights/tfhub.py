@@ -1,7 +1,7 @@
 """TF-Hub's BERT SavedModels, read from variables, assets and graph definitions.
 
-Contract: tensorflow/models, official/nlp/tools/export_tfhub_lib.py, which made the published `bert_en_*/3` and
-`/4`, `small_bert` and `experts`; and its ancestors, which made `/1` and `/2`.
+Contract: tensorflow/models, official/nlp/tools/export_tfhub_lib.py, which made the published `bert_en_*/3`
+and `/4`, `small_bert` and `experts`; and its ancestors, which made `/1` and `/2`.
 """
 
 from __future__ import annotations
@@ -167,8 +167,13 @@ def _config(model: SavedModel, tensors: dict[str, np.ndarray]) -> BertConfig:
         raise CheckpointError(
             f"{model.directory} is no BERT: its encoder layers are {sorted(layers)}; {_TRUST}"
         )
-    needed = ("word_embeddings/embeddings", "position_embedding/embeddings", "type_embeddings/embeddings")
-    needed += ("transformer/layer_0/self_attention/query/kernel", "transformer/layer_0/intermediate/kernel")
+    needed = (
+        "word_embeddings/embeddings",
+        "position_embedding/embeddings",
+        "type_embeddings/embeddings",
+        "transformer/layer_0/self_attention/query/kernel",
+        "transformer/layer_0/intermediate/kernel",
+    )
     missing = [name for name in needed if name not in tensors]
     if missing:
         raise CheckpointError(f"{model.directory} is no BERT: it has no {', '.join(missing)}; {_TRUST}")
@@ -221,13 +226,13 @@ class _EncoderGraph:
         for name, node in self._nodes:
             if re.match(r"layer_\d+/strided_slice(_\d+)?$", name):
                 raise CheckpointError(
-                    f"{self._directory} computes only some positions of its last layer (output_range); {_TRUST}"
+                    f"{self._directory} gives only some positions of its last layer (output_range); {_TRUST}"
                 )
             if re.match(r"layer_\d+/self_attention/query/einsum/Einsum$", name) and any(
                 "self_attention_layer_norm" in source for source in node.input
             ):
                 raise CheckpointError(
-                    f"{self._directory} normalises before attention instead of after it (norm_first); {_TRUST}"
+                    f"{self._directory} normalises before attention, not after it (norm_first); {_TRUST}"
                 )
 
     def activation(self) -> Activation:
