@@ -200,7 +200,7 @@ def test_the_environment_is_obeyed(hub: FakeHub, sha: str, tmp_path: Path) -> No
         f"from tfbert_npu.repository import local_directory\nprint(local_directory('owner/bert', {WANTED!r}))"
     )
     cache = tmp_path / "from-environment"
-    env = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HUB_CACHE": str(cache), "HF_HUB_DISABLE_XET": "1"}
+    env = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HUB_CACHE": str(cache), "HF_HUB_OFFLINE": "0"}
 
     def run(**more: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(

@@ -71,12 +71,15 @@ def find_layout(files: Sequence[str], component: Component = "auto") -> Layout:
 def _layout_of(files: Sequence[str], component: Component) -> tuple[Form, list[str]] | None:
     names = set(files)
     tokenizer = [name for name in _TOKENIZER if name in names]
+    if "vocab.txt" not in names and "tokenizer.json" in names:
+        tokenizer.append("tokenizer.json")  # as large as many a model, and needed only for want of the other
     if "saved_model.pb" in names and not _safetensors(names):
         wanted = [
             f for f in files if re.fullmatch(r"variables/variables\.(index|data-\d+-of-\d+)|assets/.+", f)
         ]
         return "saved_model", ["saved_model.pb", *wanted]
-    if component == "preprocessor" and "vocab.txt" in names and names & {"config.json", *_TOKENIZER[1:]}:
+    has_vocabulary = bool({"vocab.txt", "tokenizer.json"} & names)
+    if component == "preprocessor" and has_vocabulary and names & {"config.json", "tokenizer_config.json"}:
         return "huggingface", [*(["config.json"] if "config.json" in names else []), *tokenizer]
     if "config.json" in names:
         weights = _safetensors(names)

@@ -8,12 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-from tfbert_npu.errors import CheckpointError, VocabularyError, require
+from tfbert_npu.errors import CheckpointError, require
 from tfbert_npu.hub.layout import Component, Layout, find_layout
 from tfbert_npu.repository import list_files, local_directory
-
-# The largest published vocabulary, of mT5, has 250 112 entries and 4 MB.
-_MAX_VOCABULARY_BYTES = 64 * 2**20
 
 
 def pull_from_hub(
@@ -45,8 +42,8 @@ def pull_from_hub(
     - Any other TF2 SavedModel: only with `trust_saved_model=True`, as a `TrustedSavedModel` that runs the
       SavedModel's own graph.
 
-    A `BertEncoder` that comes with a vocabulary has TF-Hub's attributes `vocab_file`, its path, and
-    `do_lower_case`.
+    A `BertEncoder` that comes with a vocabulary has TF-Hub's attributes `vocab_file`, its path, and, where
+    the files say it, `do_lower_case`.
 
     Args:
         repo_id: A directory, or the id of a Hugging Face hub repository. A directory of that name comes
@@ -84,7 +81,7 @@ def pull_from_hub(
     if layout.form == "saved_model":
         layer = _from_saved_model(folder, component, trust_saved_model, allow_ops)
     else:
-        layer = _from_checkpoint(folder, layout, component)
+        layer = _from_checkpoint(folder, layout, component, layout.folder.rstrip("/") or os.fspath(repo_id))
     layer.trainable = trainable
     return layer
 
@@ -96,15 +93,14 @@ def _layout(repo_id: str | os.PathLike[str], files: Sequence[str], component: Co
         raise CheckpointError(f"{os.fspath(repo_id)}: {error}") from error
 
 
-def _from_checkpoint(folder: Path, layout: Layout, component: Component) -> Any:
-    """A component of a Hugging Face, Google or PyTorch checkpoint."""
-    if component == "preprocessor":
-        _check_vocabulary(folder / "vocab.txt")
-        require("tensorflow", "tf")
-        from tfbert_npu.preprocess import BertPreprocessor
-
-        return BertPreprocessor.from_pretrained(folder)
+def _from_checkpoint(folder: Path, layout: Layout, component: Component, name: str) -> Any:
+    """A component of a Hugging Face, Google or PyTorch checkpoint called `name`."""
     require("tensorflow", "tf")
+    if component == "preprocessor":
+        from tfbert_npu.preprocess import BertPreprocessor, Vocabulary
+        from tfbert_npu.preprocess.options import read_options
+
+        return BertPreprocessor(Vocabulary.from_directory(folder), read_options(folder, name=name))
     if component == "model":
         from tfbert_npu.hub.models import pull_model
 
@@ -162,32 +158,25 @@ def _from_saved_model(folder: Path, component: Component, trust: bool, allow_ops
 
 
 def _tfhub_preprocessor(vocabulary: Path, lower_case: bool, seq_length: int) -> Any:
-    _check_vocabulary(vocabulary)
-    from tfbert_npu.preprocess import BertPreprocessor
+    from tfbert_npu.preprocess import BertPreprocessor, TextOptions, Vocabulary
 
-    return BertPreprocessor(vocabulary, lower_case=lower_case, seq_length=seq_length, dialect="tf_text")
-
-
-def _check_vocabulary(path: Path) -> None:
-    if path.is_file() and path.stat().st_size > _MAX_VOCABULARY_BYTES:
-        raise VocabularyError(
-            f"{path} has {path.stat().st_size >> 20} MiB, but no BERT's vocabulary has more than "
-            f"{_MAX_VOCABULARY_BYTES >> 20}; it is not a vocab.txt"
-        )
+    options = TextOptions(dialect="tf_text", lower_case=lower_case)
+    return BertPreprocessor(Vocabulary.from_file(vocabulary), options, seq_length)
 
 
 def _remember_vocabulary(encoder: Any, path: Path | None, lower_case: bool | None) -> None:
     """Give an encoder TF-Hub's attributes, which `export_saved_model` passes on."""
     if path is not None and path.is_file():
         encoder.vocab_file = os.fspath(path)
-        encoder.do_lower_case = True if lower_case is None else lower_case
+        if lower_case is not None:
+            encoder.do_lower_case = lower_case
 
 
 def _lower_case(folder: Path) -> bool | None:
     try:
         values = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return None  # without the file, BERT's tokenizer lower-cases
+        return None
     value = values.get("do_lower_case") if isinstance(values, dict) else None
     return value if isinstance(value, bool) else None
 

@@ -61,13 +61,11 @@ def read_variables(prefix: Path, names: Iterable[str]) -> dict[str, np.ndarray]:
         raise CheckpointError(
             f"{prefix}.data holds {held} bytes but its index promises {promised}; download it again"
         )
-    import tensorflow as tf
-
     values = {}
     for name in wanted:
         try:
             value = reader.get_tensor(name)
-        except (tf.errors.OpError, RuntimeError, ValueError) as error:
+        except _damage() as error:
             reason = str(error).splitlines()[0][:200]
             raise CheckpointError(f"{prefix} is damaged at {name} ({reason}); download it again") from error
         # As an array of bytes a string would lose the zeros at its end.
@@ -86,9 +84,16 @@ def _open(prefix: Path) -> Any:  # TensorFlow's reader has no public type
         raise FileNotFoundError(f"{prefix}.data-* is missing; a checkpoint is an index and its data files")
     try:
         return tf.train.load_checkpoint(str(prefix))
-    except (tf.errors.OpError, RuntimeError, ValueError) as error:
+    except _damage() as error:
         reason = str(error).splitlines()[0][:200]
         raise CheckpointError(f"{index} is damaged ({reason}); download it again") from error
+
+
+def _damage() -> tuple[type[Exception], ...]:
+    """What TensorFlow's reader raises for damaged files; its C++ part maps errors to Python's own."""
+    import tensorflow as tf
+
+    return (tf.errors.OpError, RuntimeError, ValueError, IndexError, OverflowError)
 
 
 def _size(shape: Iterable[int]) -> int:
