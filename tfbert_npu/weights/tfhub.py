@@ -22,6 +22,9 @@ from tfbert_npu.weights.saved_model import SavedModel, layer_numbers
 
 Kind = Literal["encoder", "preprocessor", "other"]
 
+# Name of the Asset by which `export_saved_model` carries the configuration.
+CONFIG_ASSET = "config_file"
+
 _TRUST = "pass trust_saved_model=True to run its own graph instead of rebuilding it"
 
 # Names of older exports, rewritten to the newest. The first BERTs on TF-Hub came from a model class whose
@@ -48,6 +51,8 @@ def kind_of(model: SavedModel) -> Kind:
     """What a SavedModel is, by the shape of its root object."""
     if model.child(0, "bert_pack_inputs") is not None and model.child(0, "tokenize") is not None:
         return "preprocessor"
+    if model.child(0, CONFIG_ASSET) is not None:
+        return "encoder"
     names = {_canonical(n.variable.name) for n in model.nodes if n.WhichOneof("kind") == "variable"}
     if {"word_embeddings/embeddings", "position_embedding/embeddings"} <= names:
         return "encoder"
@@ -62,6 +67,8 @@ def read_encoder(model: SavedModel) -> Checkpoint:
     Raises:
         CheckpointError: A file is damaged, or the model is another architecture than BERT; says which part.
     """
+    if model.child(0, CONFIG_ASSET) is not None:
+        return _read_own_export(model)
     tensors = {_canonical(name): value for name, value in model.variables().items()}
     config = _config(model, tensors)
     state = {}
@@ -80,6 +87,32 @@ def read_encoder(model: SavedModel) -> Checkpoint:
         vocabulary=model.asset("vocab_file"),
         lower_case=None if lower_case is None else bool(lower_case),
     )
+
+
+def _read_own_export(model: SavedModel) -> Checkpoint:
+    """What `export_saved_model` wrote: the configuration is an asset, variables have our layers' names."""
+    path = model.asset(CONFIG_ASSET)
+    if path is None:
+        raise CheckpointError(f"{model.directory} has a {CONFIG_ASSET} that is no file; export it again")
+    config = BertConfig.from_json(path, source="huggingface")
+    tensors = model.variables()
+    by_suffix = {_own_suffix(name): value for name, value in tensors.items()}
+    state = {}
+    for row in (*encoder_rows(config), *pooler_rows(config), *mlm_rows()):
+        suffix = re.sub(r"^layers\.(\d+)", r"layer_\1", row.attribute).replace(".", "/")
+        if suffix in by_suffix:
+            state[row.name] = _plain(by_suffix[suffix], row, config)
+    lower_case = tensors.get("do_lower_case")
+    return Checkpoint(
+        config,
+        state,
+        vocabulary=model.asset("vocab_file"),
+        lower_case=None if lower_case is None else bool(lower_case),
+    )
+
+
+def _own_suffix(name: str) -> str:
+    return re.sub(r"^(.*?/)?(?=(layer_\d+|embeddings|pooler|mlm_head)/)", "", name, count=1)
 
 
 @dataclass(frozen=True)
