@@ -168,7 +168,7 @@ def _offline() -> bool:
     return bool(huggingface_hub.constants.HF_HUB_OFFLINE)
 
 
-def _unreachable() -> tuple[type[Exception], ...]:
+def unreachable() -> tuple[type[Exception], ...]:
     """What the client raises when no hub answers; its HTTP library has changed twice between its versions."""
     errors: list[type[Exception]] = [ConnectionError, TimeoutError]
     if "requests" in sys.modules:
@@ -243,7 +243,7 @@ class _HubSource:
         )
 
         api = HfApi(token=self.token)
-        unavailable: tuple[type[Exception], ...] = (HfHubHTTPError, LocalEntryNotFoundError, *_unreachable())
+        unavailable: tuple[type[Exception], ...] = (HfHubHTTPError, LocalEntryNotFoundError, *unreachable())
         try:
             info = api.model_info(self.repo_id, revision=self.revision)
             listing = [sibling.rfilename for sibling in info.siblings or ()]
@@ -275,7 +275,7 @@ class _HubSource:
                 "or, if it is private, pass token= or run `hf auth login`"
             ) from error
         except unavailable as error:
-            return self._fall_back(choose, f"{api.endpoint} does not answer ({_first_line(error)})", error)
+            return self._fall_back(choose, f"{api.endpoint} does not answer ({first_line(error)})", error)
 
     def _fall_back(self, choose: Chooser, cause: str, error: Exception) -> Path:
         try:
@@ -289,5 +289,6 @@ class _HubSource:
         return directory
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What an error says, cut down to go into a sentence."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

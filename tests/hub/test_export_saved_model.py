@@ -242,7 +242,7 @@ def test_nothing_is_overwritten_or_left_half_done(encoder: BertEncoder, tmp_path
         export_saved_model(encoder, tmp_path / "model")
     with pytest.raises(ValueError, match="does not exist; pass vocab_file="):
         export_saved_model(encoder, tmp_path / "new", vocab_file=tmp_path / "none.txt")
-    with pytest.raises(ValueError, match="no functional Keras model"):
+    with pytest.raises(ValueError, match="no functional Keras model; make one"):
         export_saved_model(object(), tmp_path / "new")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model"]
     (tmp_path / "empty").mkdir()

@@ -118,8 +118,8 @@ def _model_root(model: Any) -> tuple[Any, dict[str, Any]]:
     inputs = getattr(model, "input", None)
     if not getattr(model, "built", False) or inputs is None:
         raise ValueError(
-            f"{getattr(model, 'name', model)!r} is no BertEncoder, no BertPreprocessor and no functional Keras "
-            "model, whose inputs are known; make one with keras.Model(inputs, outputs)"
+            f"{getattr(model, 'name', model)!r} is no BertEncoder, no BertPreprocessor and no functional "
+            "Keras model; make one with keras.Model(inputs, outputs)"
         )
     import keras
 

@@ -57,9 +57,8 @@ class TrustedSavedModel(keras.layers.Layer):
             raise CheckpointError(
                 f"{self.directory} cannot be called: its root object has no __call__, only signatures"
             )
-        trainable = {id(v) for v in getattr(self._root, "trainable_variables", ())}
-        for variable in getattr(self._root, "variables", ()):
-            self._adopt(variable, id(variable) in trainable)
+        for variable, trainable in _variables(self._root):
+            self._adopt(variable, trainable)
         self.built = True
 
     def _adopt(self, variable: Any, trainable: bool) -> None:
@@ -88,6 +87,26 @@ class TrustedSavedModel(keras.layers.Layer):
             "directory": os.fspath(self.directory),
             "sha256": self._sha256,
         }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> TrustedSavedModel:
+        """Load the SavedModel again; Keras' own method would wrap what the constructor raises."""
+        return cls(**config)
+
+
+def _variables(root: Any) -> list[tuple[Any, bool]]:
+    """The variables of a loaded SavedModel and whether each is to be trained.
+
+    Keras models and TF-Hub's modules list them; a tf.Module's are those that its traces use.
+    """
+    if hasattr(root, "variables"):
+        listed = list(root.variables)
+        trained = {id(v) for v in getattr(root, "trainable_variables", ())}
+    else:
+        traces = root.__call__.concrete_functions
+        listed = list({id(v): v for trace in traces for v in trace.variables}.values())
+        trained = {id(v) for v in listed if v.trainable}
+    return [(variable, id(variable) in trained) for variable in listed]
 
 
 def _load(directory: Path) -> Any:

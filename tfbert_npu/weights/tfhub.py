@@ -325,10 +325,10 @@ _ACTIVATION_OPS: tuple[tuple[Activation, set[str]], ...] = (
 
 
 def _constant(node: Any) -> float:
-    import tensorflow as tf
-
-    try:
-        value = tf.make_ndarray(node.attr["value"].tensor)
-    except (TypeError, ValueError) as error:
-        raise CheckpointError(f"the constant {node.name} of the graph is damaged ({error})") from error
-    return float(value.reshape(-1)[0]) if value.size else 0.0
+    """A scalar of the graph; TensorFlow's own conversion would allocate whatever shape the file claims."""
+    tensor = node.attr["value"].tensor
+    if tensor.tensor_shape.dim or tensor.dtype != 1:  # DT_FLOAT
+        raise CheckpointError(f"the constant {node.name} of the graph is no float; export the model again")
+    if len(tensor.tensor_content) == 4:
+        return float(np.frombuffer(tensor.tensor_content, "<f4")[0])
+    return float(tensor.float_val[0]) if tensor.float_val else 0.0
