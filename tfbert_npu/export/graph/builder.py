@@ -31,6 +31,7 @@ class GraphBuilder:
         self._initializers: dict[str, onnx.TensorProto] = {}
         self._inputs: list[onnx.ValueInfoProto] = []
         self._outputs: list[onnx.ValueInfoProto] = []
+        self._output_of: dict[str, str] = {}
         self._taken: set[str] = set()
 
     def input(self, name: str, dtype: type[np.generic], shape: Sequence[Dim]) -> str:
@@ -40,12 +41,11 @@ class GraphBuilder:
 
     def output(self, name: str, value: str, shape: Sequence[Dim]) -> None:
         """Declare `value` a float32 output under `name`; outputs keep the order of declaration."""
-        for node in self._nodes:
-            if value in node.output and not any(value == output.name for output in self._outputs):
-                self._rename(value, name)
-                break
-        else:
-            self._nodes.append(helper.make_node("Identity", [value], [name], name=f"{name}/Identity"))
+        first = self._output_of.setdefault(value, name)
+        if first == name:
+            self._rename(value, name)
+        else:  # one value under two names
+            self._nodes.append(helper.make_node("Identity", [first], [name], name=f"{name}/Identity"))
         self._outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, list(shape)))
 
     def constant(self, name: str, value: np.ndarray | float | Sequence[int]) -> str:
@@ -58,10 +58,6 @@ class GraphBuilder:
         if known is not tensor and known.SerializeToString() != tensor.SerializeToString():
             raise ValueError(f"initializer {name} is defined twice with different values")
         return name
-
-    def is_float(self, name: str) -> bool:
-        """Whether the graph input `name` is float32."""
-        return self._input(name).type.tensor_type.elem_type == TensorProto.FLOAT
 
     def shape_of(self, name: str) -> list[Dim]:
         """Declared shape of the graph input `name`; dynamic dimensions are strings."""

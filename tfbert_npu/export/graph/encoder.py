@@ -10,15 +10,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Literal
-
 import numpy as np
 
+from onnx import TensorProto
+
 from tfbert_npu.config import BertConfig
-from tfbert_npu.export.graph.builder import Dim, GraphBuilder
+from tfbert_npu.export.graph.builder import GraphBuilder
 
 State = Mapping[str, np.ndarray]
-EmbeddingPlace = Literal["inside", "host"]
 
 MASK_BIAS = -1e4
 """Added to the attention scores of padding: exp(-1e4) is 0 in float16, and -1e4 x 0 is finite there, which
@@ -28,45 +27,62 @@ MASK_BIAS = -1e4
 def embedding_sum(g: GraphBuilder, config: BertConfig, state: State, inputs: Mapping[str, str]) -> str:
     """Sum of word, position and token type embeddings, [B, S, H], from int32 ids [B, S]."""
     scope = "embeddings"
-    table = g.constant("embeddings.word_embeddings.weight", state["embeddings.word_embeddings.weight"])
-    words = g.op("Gather", f"{scope}/words", table, inputs["input_word_ids"], axis=0)
-    length = _static_length(g, inputs["input_word_ids"])
-    positions = state["embeddings.position_embeddings.weight"]
-    if length is not None:
-        position = g.constant("embeddings.positions", positions[None, :length])
-    else:
-        table = g.constant("embeddings.position_embeddings.weight", positions[None])
-        shape = g.op("Shape", f"{scope}/positions", inputs["input_word_ids"], start=1, end=2)
-        position = g.op(
-            "Slice",
-            f"{scope}/positions",
-            table,
-            g.constant("slice.start", [0]),
-            shape,
-            g.constant("slice.axis", [1]),
+    ids = inputs["input_word_ids"]
+    words = g.op("Gather", f"{scope}/words", word_table(g, state), ids, axis=0)
+    positions = state["embeddings.position_embeddings.weight"][None]
+    position = leading(g, "embeddings.position_embeddings.weight", positions, ids, axes=[1])
+    if config.type_vocab_size:
+        name = "embeddings.token_type_embeddings.weight"
+        types = g.op(
+            "Gather", f"{scope}/types", g.constant(name, state[name]), inputs["input_type_ids"], axis=0
         )
-    if config.type_vocab_size == 0:
-        return g.op("Add", f"{scope}/positions", words, position)
-    table = g.constant(
-        "embeddings.token_type_embeddings.weight", state["embeddings.token_type_embeddings.weight"]
-    )
-    types = g.op("Gather", f"{scope}/types", table, inputs["input_type_ids"], axis=0)
-    words = g.op("Add", f"{scope}/types", words, types)
+        words = g.op("Add", f"{scope}/types", words, types)
     return g.op("Add", f"{scope}/positions", words, position)
 
 
+def word_table(g: GraphBuilder, state: State) -> str:
+    """The word embedding table [V, H]."""
+    name = "embeddings.word_embeddings.weight"
+    return g.constant(name, state[name])
+
+
+def leading(g: GraphBuilder, name: str, table: np.ndarray, like: str, axes: list[int]) -> str:
+    """The first S entries of `table` along each of `axes`, S being the length of the input `like` [B, S].
+
+    With a dynamic length it is a Slice up to the input's Shape, which the compiler folds for every shape that
+    it compiles.
+    """
+    length = g.shape_of(like)[1]
+    if isinstance(length, int):
+        cut = tuple(slice(length) if axis in axes else slice(None) for axis in range(table.ndim))
+        return g.constant(name, table[cut])
+    end = g.op("Shape", name, like, start=1, end=2)
+    if len(axes) > 1:
+        end = g.op("Concat", name, *[end] * len(axes), axis=0)
+    start = g.constant(f"slice.start.{len(axes)}", [0] * len(axes))
+    axis = g.constant("slice.axes." + ".".join(map(str, axes)), axes)
+    return g.op("Slice", name, g.constant(name, table), start, end, axis)
+
+
 def attention_bias(g: GraphBuilder, mask: str) -> str:
-    """Additive mask [B, 1, 1, S]: 0 where the int32 or float32 mask [B, S] is 1, `MASK_BIAS` where it is 0."""
+    """Additive mask [B, 1, 1, S]: 0 where the int32 mask [B, S] is 1, `MASK_BIAS` where it is 0."""
     scope = "attention_bias"
-    if not g.is_float(mask):
-        mask = g.op("Cast", scope, mask, to=1)
-    mask = g.op("Unsqueeze", scope, mask, g.constant("unsqueeze.axes", [1, 2]))
-    mask = g.op("Sub", scope, g.constant("one", 1.0), mask)
-    return g.op("Mul", scope, mask, g.constant("mask_bias", MASK_BIAS))
+    bits = g.op("Cast", scope, mask, to=TensorProto.FLOAT)
+    bits = g.op("Unsqueeze", scope, bits, g.constant("unsqueeze.axes", [1, 2]))
+    padding = g.op("Sub", scope, g.constant("one", 1.0), bits)
+    return g.op("Mul", scope, padding, g.constant("mask_bias", MASK_BIAS))
+
+
+def causal_bias(g: GraphBuilder, config: BertConfig, bias: str, like: str) -> str:
+    """The additive mask with everything after a token's own place masked as well, [B, 1, S, S]."""
+    size = config.max_position_embeddings
+    future = np.triu(np.full((size, size), MASK_BIAS, np.float32), 1)[None, None]
+    # Minimum, not a sum: two maskings must not add up to what float16 cannot hold.
+    return g.op("Min", "causal_bias", bias, leading(g, "causal_bias", future, like, axes=[2, 3]))
 
 
 def encoder_layers(
-    g: GraphBuilder, config: BertConfig, state: State, embeddings: str, bias: str
+    g: GraphBuilder, config: BertConfig, state: State, embeddings: str, bias: str, ffn_slices: int = 1
 ) -> list[str]:
     """LayerNorm of the summed embeddings and the stack of layers; the hidden states after each layer."""
     hidden = layer_norm(g, config, state, "embeddings.LayerNorm", embeddings)
@@ -76,13 +92,40 @@ def encoder_layers(
         attended = self_attention(g, config, state, f"{name}.attention", hidden, bias)
         attended = g.op("Add", f"{name}.attention.residual", attended, hidden)
         attended = layer_norm(g, config, state, f"{name}.attention.output.LayerNorm", attended)
-        inner = linear(g, state, f"{name}.intermediate.dense", attended)
-        inner = activation(g, config, f"{name}.intermediate", inner)
-        hidden = linear(g, state, f"{name}.output.dense", inner)
+        hidden = feed_forward(g, config, state, name, attended, ffn_slices)
         hidden = g.op("Add", f"{name}.residual", hidden, attended)
         hidden = layer_norm(g, config, state, f"{name}.output.LayerNorm", hidden)
         states.append(hidden)
     return states
+
+
+def feed_forward(
+    g: GraphBuilder, config: BertConfig, state: State, name: str, x: str, slices: int = 1
+) -> str:
+    """W2 act(W1 x + b1) + b2, [B, S, H] -> [B, S, H].
+
+    With `slices` above 1 the inner layer is computed in that many parts, whose contributions are added. The
+    compiler splits a product whose input does not fit its buffer, at a width that depends on the length; it
+    then stores that product's weights once more for each length. Parts that fit at every length are shared.
+    """
+    up, down = f"{name}.intermediate.dense", f"{name}.output.dense"
+    if slices == 1:
+        return linear(g, state, down, activation(g, config, f"{name}.intermediate", linear(g, state, up, x)))
+    if config.intermediate_size % slices:
+        raise ValueError(f"ffn_slices {slices} does not divide intermediate_size {config.intermediate_size}")
+    width = config.intermediate_size // slices
+    total = ""
+    for index in range(slices):
+        part = slice(index * width, (index + 1) * width)
+        cut = {
+            f"{up}.{index}.weight": state[f"{up}.weight"][part],
+            f"{up}.{index}.bias": state[f"{up}.bias"][part],
+        }
+        inner = activation(g, config, f"{name}.intermediate.{index}", linear(g, cut, f"{up}.{index}", x))
+        kernel = np.ascontiguousarray(state[f"{down}.weight"][:, part].T)
+        product = g.op("MatMul", f"{down}.{index}", inner, g.constant(f"{down}.{index}.kernel", kernel))
+        total = g.op("Add", f"{down}.{index}", total, product) if index else product
+    return g.op("Add", down, total, g.constant(f"{down}.bias", state[f"{down}.bias"]))
 
 
 def self_attention(
@@ -109,9 +152,14 @@ def self_attention(
     return linear(g, state, f"{name}.output.dense", context)
 
 
-def pooler(g: GraphBuilder, state: State, hidden: str) -> str:
-    """tanh of a dense layer over the first token, [B, S, H] -> [B, H]."""
+def pooled(g: GraphBuilder, state: State, hidden: str) -> str:
+    """tanh of the pooler's dense layer over the first token, [B, S, H] -> [B, H].
+
+    Without a pooler in the state it is the first token's hidden state itself, as `BertEncoder` has it.
+    """
     first = first_token(g, "pooler", hidden)
+    if "pooler.dense.weight" not in state:
+        return first
     return g.op("Tanh", "pooler", linear(g, state, "pooler.dense", first))
 
 
@@ -154,8 +202,3 @@ def activation(g: GraphBuilder, config: BertConfig, scope: str, x: str) -> str:
     if kind == "tanh":
         return g.op("Tanh", scope, x)
     return x
-
-
-def _static_length(g: GraphBuilder, ids: str) -> Dim | None:
-    length = g.shape_of(ids)[1]
-    return length if isinstance(length, int) else None
