@@ -14,15 +14,11 @@ import numpy as np
 
 from onnx import TensorProto
 
+from tfbert_npu.artifact.embeddings import MASK_BIAS
 from tfbert_npu.config import BertConfig
 from tfbert_npu.export.graph.builder import GraphBuilder
 
 State = Mapping[str, np.ndarray]
-
-MASK_BIAS = -1e4
-"""Added to the attention scores of padding: exp(-1e4) is 0 in float16, and -1e4 x 0 is finite there, which
--1e5 is not (it overflows to -inf, and -inf x 0 is NaN on the NPU)."""
-
 
 def embedding_sum(g: GraphBuilder, config: BertConfig, state: State, inputs: Mapping[str, str]) -> str:
     """Sum of word, position and token type embeddings, [B, S, H], from int32 ids [B, S]."""

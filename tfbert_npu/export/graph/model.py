@@ -66,7 +66,7 @@ class GraphOptions:
     """Sequence length in tokens, or the name of a dynamic one."""
     embeddings: EmbeddingPlace = "inside"
     """`"inside"`: inputs are int32 ids and mask [B, S]. `"host"`: inputs are the summed embeddings
-    float32 [B, S, H] and the additive attention bias float32 [B, 1, 1, S], which the caller computes."""
+    float32 [B, S, H] and the additive attention bias float32 [B, S], which `artifact.embeddings` computes."""
     ffn_slices: int = 1
     """Parts in which the inner layer of each feed-forward block is computed."""
     masked_positions: Dim | None = None
@@ -130,7 +130,9 @@ def write_graph(
     g = GraphBuilder(f"{config.model_type}_{head}")
     if options.embeddings == "host":
         like = embeddings = g.input("embeddings", np.float32, [batch, length, hidden_size])
-        bias = g.input("attention_bias", np.float32, [batch, 1, 1, length])
+        # Two dimensions: the vendor's runtimes take an input of four for an image, and transpose it.
+        bias = g.input("attention_bias", np.float32, [batch, length])
+        bias = g.op("Unsqueeze", "attention_bias", bias, g.constant("unsqueeze.axes", [1, 2]))
     else:
         wanted = ["input_word_ids", "input_mask"] + ["input_type_ids"] * bool(config.type_vocab_size)
         inputs = {name: g.input(name, np.int32, [batch, length]) for name in wanted}

@@ -124,7 +124,7 @@ class VendorSession:
         *,
         load: Mapping[str, Any] | None = None,
         build: Mapping[str, Any] | None = None,
-    ) -> None:
+    ) -> str:
         """Compile an ONNX file.
 
         Args:
@@ -132,7 +132,11 @@ class VendorSession:
             config: Arguments of `RKNN.config`.
             load: Further arguments of `RKNN.load_onnx`, such as `inputs` and `input_size_list`.
             build: Arguments of `RKNN.build`; by default no quantisation.
+
+        Returns:
+            What the vendor printed meanwhile.
         """
+        start = self.log.stat().st_size
         self._request(
             "build",
             onnx=os.path.abspath(onnx),
@@ -140,6 +144,7 @@ class VendorSession:
             load=dict(load or {}),
             build=dict(build or {"do_quantization": False}),
         )
+        return self._printed_since(start)
 
     def hybrid_step1(
         self,
@@ -172,14 +177,20 @@ class VendorSession:
         found = {Path(name).suffix: self._scratch / name for name in reply["files"]}
         return HybridFiles(model=found[".model"], data=found[".data"], config=found[".cfg"])
 
-    def hybrid_step2(self, files: HybridFiles) -> None:
-        """Second step of hybrid quantisation; the built model can be exported and simulated."""
+    def hybrid_step2(self, files: HybridFiles) -> str:
+        """Second step of hybrid quantisation; the built model can be exported and simulated.
+
+        Returns:
+            What the vendor printed meanwhile.
+        """
+        start = self.log.stat().st_size
         self._request(
             "hybrid_step2",
             model=os.fspath(files.model),
             data=os.fspath(files.data),
             config=os.fspath(files.config),
         )
+        return self._printed_since(start)
 
     def write_dataset(self, samples: Sequence[Sequence[np.ndarray]]) -> Path:
         """Write calibration samples as the list of .npy files that `RKNN.build` takes as `dataset`.
@@ -309,6 +320,11 @@ class VendorSession:
         return WorkerError(
             f"rknn-toolkit2 {how} in {action}{self._last_error()}; see {self.log}", self.log, "death"
         )
+
+    def _printed_since(self, start: int) -> str:
+        with open(self.log, "rb") as stream:
+            stream.seek(start)
+            return stream.read().decode("utf-8", errors="replace")
 
     def _last_error(self) -> str:
         """The last line of the log in which the vendor says E or raises."""
