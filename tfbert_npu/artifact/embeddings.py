@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from tfbert_npu.errors import ArtifactError
+from tfbert_npu.files import replacing
 
 EMBEDDINGS = "embeddings.safetensors"
 _WORDS = "embeddings.word_embeddings.weight"
@@ -63,7 +64,8 @@ class HostEmbeddings:
         tables = {_WORDS: self.words, _POSITIONS: self.positions}
         if self.types is not None:
             tables[_TYPES] = self.types
-        save_file(tables, Path(directory) / EMBEDDINGS)
+        with replacing(Path(directory) / EMBEDDINGS) as temporary:
+            save_file(tables, temporary)
 
     def __call__(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Turn ids into what the compiled file takes.

@@ -90,6 +90,12 @@ class Cost:
         return sum(operator.cycles for operator in self.operators)
 
     @property
+    def kib(self) -> int:
+        """KiB read and written, without the copies in and out, of which the compiler counts only the latter."""
+        copies = ("InputOperator", "OutputOperator")
+        return sum(operator.kib for operator in self.operators if operator.kind not in copies)
+
+    @property
     def unexpected_on_cpu(self) -> tuple[Operator, ...]:
         """The operators that the CPU computes although the NPU should."""
         return tuple(operator for operator in self.operators if operator.unexpected_on_cpu)
@@ -105,7 +111,7 @@ class Cost:
             "cycles": self.cycles,
             "npu_cycles": sum(operator.npu_cycles for operator in self.operators),
             "ddr_cycles": sum(operator.ddr_cycles for operator in self.operators),
-            "mb_moved": round(sum(operator.kib for operator in self.operators) / 1024, 3),
+            "mb_moved": round(self.kib / 1024, 3),
             "npu_ops": on_npu,
             "cpu_ops": len(self.operators) - on_npu,
             "macs": sum(operator.macs for operator in self.operators),

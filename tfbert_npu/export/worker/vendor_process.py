@@ -122,7 +122,8 @@ class Worker:
 def main():
     reply_fd, standins = int(sys.argv[1]), sys.argv[2]
     # An orphan would go on compiling for minutes and hold gigabytes.
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's; it ends this process
     sys.path.append(standins)
     with os.fdopen(reply_fd, "w", encoding="utf-8") as replies:
@@ -160,6 +161,7 @@ def main():
             message["seconds"] = time.monotonic() - started
             message["peak_rss"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
             sys.stdout.flush()
+            libc.fflush(None)  # the compiler's table goes through C's own buffer
             reply(message)
 
 
