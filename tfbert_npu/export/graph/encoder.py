@@ -120,8 +120,9 @@ def feed_forward(
         inner = activation(g, config, f"{name}.intermediate.{index}", linear(g, cut, f"{up}.{index}", x))
         kernel = np.ascontiguousarray(state[f"{down}.weight"][:, part].T)
         product = g.op("MatMul", f"{down}.{index}", inner, g.constant(f"{down}.{index}.kernel", kernel))
-        total = g.op("Add", f"{down}.{index}", total, product) if index else product
-    return g.op("Add", down, total, g.constant(f"{down}.bias", state[f"{down}.bias"]))
+        addend = total or g.constant(f"{down}.bias", state[f"{down}.bias"])
+        total = g.op("Add", f"{down}.{index}", product, addend)
+    return total
 
 
 def self_attention(
@@ -154,14 +155,25 @@ def pooled(g: GraphBuilder, state: State, hidden: str) -> str:
     Without a pooler in the state it is the first token's hidden state itself, as `BertEncoder` has it.
     """
     first = first_token(g, "pooler", hidden)
-    if "pooler.dense.weight" not in state:
-        return first
-    return g.op("Tanh", "pooler", linear(g, state, "pooler.dense", first))
+    if "pooler.dense.weight" in state:
+        first = g.op("Tanh", "pooler", linear(g, state, "pooler.dense", first))
+    return without_length(g, "pooler", first)
 
 
 def first_token(g: GraphBuilder, scope: str, hidden: str) -> str:
-    """Hidden state of the first token, [B, S, H] -> [B, H]."""
-    return g.op("Gather", f"{scope}/first_token", hidden, g.constant("first", np.int64(0)), axis=1)
+    """Hidden state of the first token, [B, S, H] -> [B, 1, H].
+
+    The length of 1 stays until after the products: a Gather, which takes it away at once, makes the compiler
+    transpose all of a batch on the CPU.
+    """
+    name = f"{scope}/first_token"
+    start, end = g.constant("slice.start.1", [0]), g.constant("slice.end.1", [1])
+    return g.op("Slice", name, hidden, start, end, g.constant("slice.axes.1", [1]))
+
+
+def without_length(g: GraphBuilder, scope: str, x: str) -> str:
+    """[B, 1, N] -> [B, N]."""
+    return g.op("Squeeze", f"{scope}/first_token", x, g.constant("slice.axes.1", [1]))
 
 
 def linear(g: GraphBuilder, state: State, name: str, x: str) -> str:

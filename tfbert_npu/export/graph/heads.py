@@ -15,8 +15,13 @@ from tfbert_npu.export.graph.encoder import (
     leading,
     linear,
     pooled,
+    without_length,
     word_table,
 )
+
+
+_WIDEST = 8192
+"""Channels of the widest tensor that the NPU transposes; a wider one goes to the CPU."""
 
 
 def mlm_logits(g: GraphBuilder, config: BertConfig, state: State, hidden: str) -> str:
@@ -27,8 +32,24 @@ def mlm_logits(g: GraphBuilder, config: BertConfig, state: State, hidden: str) -
     x = layer_norm(g, config, state, f"{name}.transform.LayerNorm", x)
     # The transposed table is a constant; the graph transposes it so that the file holds it once.
     kernel = g.op("Transpose", f"{name}.decoder", word_table(g, state), perm=[1, 0])
-    scores = g.op("MatMul", f"{name}.decoder", x, kernel)
-    return g.op("Add", f"{name}.decoder", scores, g.constant(f"{name}.bias", state[f"{name}.bias"]))
+    parts = -(-config.vocab_size // _WIDEST)
+    edges = [min(index * _WIDEST, config.vocab_size) for index in range(parts + 1)]
+    scores = []
+    for index, (start, end) in enumerate(zip(edges, edges[1:], strict=False)):
+        scope = f"{name}.decoder.{index}"
+        columns = kernel
+        if parts > 1:
+            columns = g.op(
+                "Slice",
+                scope,
+                kernel,
+                g.constant(f"{scope}.start", [start]),
+                g.constant(f"{scope}.end", [end]),
+                g.constant("slice.axes.1", [1]),
+            )
+        bias = g.constant(f"{name}.bias.{index}", state[f"{name}.bias"][start:end])
+        scores.append(g.op("Add", scope, g.op("MatMul", scope, x, columns), bias))
+    return scores[0] if parts == 1 else g.op("Concat", f"{name}.decoder", *scores, axis=2)
 
 
 def at_positions(g: GraphBuilder, hidden: str, positions: str, like: str, most: int) -> str:
@@ -63,6 +84,7 @@ def sequence_logits(g: GraphBuilder, state: State, hidden: str) -> str:
     if "pre_classifier.weight" in state:
         first = first_token(g, "pre_classifier", hidden)
         x = g.op("Relu", "pre_classifier", linear(g, state, "pre_classifier", first))
+        x = without_length(g, "pre_classifier", x)
     else:
         x = pooled(g, state, hidden)
     return linear(g, state, "classifier", x)

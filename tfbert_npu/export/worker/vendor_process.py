@@ -13,7 +13,6 @@ a return code other than 0, None instead of a result, and SystemExit. A crash by
 import ctypes
 import json
 import os
-import resource
 import signal
 import sys
 import time
@@ -119,6 +118,15 @@ class Worker:
             raise VendorFailure("return code", "%s returned %s" % (step, code))
 
 
+def peak_rss():
+    """Largest resident memory so far, in bytes. getrusage would count the parent's before exec as well."""
+    with open("/proc/self/status") as status:
+        for line in status:
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    return 0
+
+
 def main():
     reply_fd, standins = int(sys.argv[1]), sys.argv[2]
     # An orphan would go on compiling for minutes and hold gigabytes.
@@ -159,7 +167,7 @@ def main():
                 }
                 print(error, flush=True)
             message["seconds"] = time.monotonic() - started
-            message["peak_rss"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+            message["peak_rss"] = peak_rss()
             sys.stdout.flush()
             libc.fflush(None)  # the compiler's table goes through C's own buffer
             reply(message)
