@@ -1,0 +1,1 @@
+"""What people do with a BERT: plain functions over an encoder and its tokenizer."""
