@@ -100,7 +100,7 @@ def test_heads_equal_transformers(class_name, head, names, shape):
         class_name, **labels, **causal
     )
     inputs = padded_inputs(config)
-    ours = run(write_graph(config, state, head, GraphOptions(batch=shape[0], length=shape[1])), inputs)
+    ours = run(write_graph(config, state, head, GraphOptions(batch=shape[0], length=shape[1], batched=shape[0] == 3)), inputs)
     theirs = run_torch(model, inputs)
     assert list(ours) == list(names)
     for name, attribute in names.items():

@@ -188,6 +188,7 @@ def _export(run: _Run, staging: Path, user_string: str) -> Manifest:
             outputs=options.outputs,
             embeddings=options.embeddings,
             ffn_slices=options.ffn_slices(source.config),
+            batched=any(batch > 1 for batch, _ in options.shapes),
             masked_positions=options.masked_positions,
         ),
     )
@@ -336,6 +337,15 @@ def _check_header(path: Path, run: _Run, custom: str) -> None:
 
 def _check_targets(run: _Run, costs: Mapping[Shape, Cost]) -> None:
     for (batch, length), cost in costs.items():
+        fused = sum(operator.kind == "exSDPAttention" for operator in cost.operators)
+        if run.options.platform.fuses_attention and fused < run.source.config.num_hidden_layers:
+            text = (
+                f"at {batch}x{length} the compiler fused the attention of {fused} of "
+                f"{run.source.config.num_hidden_layers} layers; shapes of one batch size in a file, or "
+                'layout="static", and optimization_level 3 let it fuse all'
+            )
+            run.warnings.append(text)
+            run.say(f"warning: {text}")
         lost = cost.unexpected_on_cpu
         if not lost:
             continue

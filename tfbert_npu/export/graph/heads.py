@@ -15,7 +15,6 @@ from tfbert_npu.export.graph.encoder import (
     leading,
     linear,
     pooled,
-    without_length,
     word_table,
 )
 
@@ -74,19 +73,18 @@ def at_positions(g: GraphBuilder, hidden: str, positions: str, like: str, most: 
     return g.op("MatMul", scope, rows, hidden)
 
 
-def nsp_logits(g: GraphBuilder, state: State, hidden: str) -> str:
+def nsp_logits(g: GraphBuilder, config: BertConfig, state: State, hidden: str, batched: bool) -> str:
     """Scores of "is the next sentence" and "is not", [B, S, H] -> [B, 2]."""
-    return linear(g, state, "cls.seq_relationship", pooled(g, state, hidden))
+    return linear(g, state, "cls.seq_relationship", pooled(g, config, state, hidden, batched))
 
 
-def sequence_logits(g: GraphBuilder, state: State, hidden: str) -> str:
+def sequence_logits(g: GraphBuilder, config: BertConfig, state: State, hidden: str, batched: bool) -> str:
     """Scores over labels from the pooled output, or DistilBERT's pre_classifier; [B, S, H] -> [B, labels]."""
     if "pre_classifier.weight" in state:
-        first = first_token(g, "pre_classifier", hidden)
+        first = first_token(g, config, "pre_classifier", hidden, batched)
         x = g.op("Relu", "pre_classifier", linear(g, state, "pre_classifier", first))
-        x = without_length(g, "pre_classifier", x)
     else:
-        x = pooled(g, state, hidden)
+        x = pooled(g, config, state, hidden, batched)
     return linear(g, state, "classifier", x)
 
 
