@@ -70,7 +70,8 @@ def _read_config(ctx: click.Context, param: click.Parameter, value: Path | None)
     strange = sorted(options.keys() - known)
     if strange:
         raise click.BadParameter(
-            f"{value} holds unknown options {', '.join(strange)}; known are {', '.join(sorted(filter(None, known)))}"
+            f"{value} holds unknown options {', '.join(strange)}; "
+            f"known are {', '.join(sorted(filter(None, known)))}"
         )
     ctx.default_map = {**(ctx.default_map or {}), **options}
 
@@ -108,7 +109,9 @@ def _read_config(ctx: click.Context, param: click.Parameter, value: Path | None)
 @click.option("--masked-positions", type=click.IntRange(min=1), help="Logits at that many positions only.")
 @click.option("--optimization-level", type=click.IntRange(0, 3), default=3, show_default=True)
 @click.option("--single-core", is_flag=True, help="For one core of an RK3588 only.")
-@click.option("--tokenizer", type=click.Path(file_okay=False, path_type=Path), help="Directory with vocab.txt.")
+@click.option(
+    "--tokenizer", type=click.Path(file_okay=False, path_type=Path), help="Directory with vocab.txt."
+)
 @click.option(
     "--texts",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
@@ -119,8 +122,12 @@ def _read_config(ctx: click.Context, param: click.Parameter, value: Path | None)
 @click.option("--overwrite", is_flag=True, help="Replace OUT if it holds something.")
 @click.option("--python", help="Interpreter or environment that has rknn-toolkit2.")
 @click.option("--toolkit-version", help="Demand this version of rknn-toolkit2.")
-@click.option("--time-limit", type=click.FloatRange(min=1), default=1800.0, show_default=True, metavar="SECONDS")
-@click.option("--memory-limit", type=click.FloatRange(min=0.1), default=16.0, show_default=True, metavar="GIB")
+@click.option(
+    "--time-limit", type=click.FloatRange(min=1), default=1800.0, show_default=True, metavar="SECONDS"
+)
+@click.option(
+    "--memory-limit", type=click.FloatRange(min=0.1), default=16.0, show_default=True, metavar="GIB"
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the manifest.")
 def export(model: str, out: Path, format: str, **options: Any) -> None:
     """Export MODEL, a directory or a hub repository, to OUT.

@@ -24,8 +24,12 @@ def toolchain() -> None:
 
 @toolchain.command()
 @click.option("--version", type=click.Choice(SUPPORTED_VERSIONS), default=DEFAULT_VERSION, show_default=True)
-@click.option("--dir", "directory", type=click.Path(path_type=Path), help="Where to; by default below ~/.local.")
-@click.option("--with-torch", is_flag=True, help="Torch for the CPU as well; only 'gdq' quantisation needs it.")
+@click.option(
+    "--dir", "directory", type=click.Path(path_type=Path), help="Where to; by default below ~/.local."
+)
+@click.option(
+    "--with-torch", is_flag=True, help="Torch for the CPU as well; only 'gdq' quantisation needs it."
+)
 @click.option("--base-python", help="Interpreter to build on, 3.10 to 3.12; by default this one.")
 def install(version: str, directory: Path | None, with_torch: bool, base_python: str | None) -> None:
     """Download rknn-toolkit2 and what it needs, about 125 MB; nothing if it is there."""
@@ -56,5 +60,6 @@ def status(python: str | None, version: str | None, as_json: bool) -> None:
 def _show(found: Toolchain) -> None:
     torch = f"torch {found.torch}" if found.torch else "stand-ins for torch and OpenCV"
     click.echo(
-        f"rknn-toolkit2 {found.version} on Python {found.python_version} ({found.machine}), {torch}: {found.python}"
+        f"rknn-toolkit2 {found.version} on Python {found.python_version} ({found.machine}), "
+        f"{torch}: {found.python}"
     )

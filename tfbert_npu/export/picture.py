@@ -39,14 +39,13 @@ def draw_costs(rows: Mapping[str, Sequence[Mapping[str, Any]]], path: str | os.P
         bottom = [0.0] * len(places)
         for kind in [*kinds[:_KINDS], "others"]:
             members = kinds[_KINDS:] if kind == "others" else [kind]
-            heights = [sum(table[member].get(place, 0) for member in members) for place in places]
             scale = 1024 if measure == "kib" else 1e6
-            heights = [height / scale for height in heights]
+            heights = [sum(table[member].get(place, 0) for member in members) / scale for place in places]
             if any(heights):
                 axis.bar(places, heights, bottom=bottom, label=kind)
                 bottom = [a + b for a, b in zip(bottom, heights, strict=True)]
         axis.set_ylabel("MB moved" if measure == "kib" else "million cycles")
-        axis.legend(fontsize="small", ncols=2)
+        axis.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1, 1))
     axes[0].set_title(f"{shape}: cost by layer and kind of operator, by the compiler's count")
     figure.savefig(Path(path))
 

@@ -86,8 +86,8 @@ def export_rknn(
     """Compile a model for a Rockchip NPU and write the artefact directory.
 
     The directory appears only if the compiled model, run in the vendor's simulator on padded texts, gives the
-    outputs of the model itself. Otherwise the log, the figures and the vendor's per-operator analysis are kept
-    beside it, in `<out_dir>.failed`, and the error says so.
+    outputs of the model itself. Otherwise the log, the figures and the vendor's per-operator analysis are
+    kept beside it, in `<out_dir>.failed`, and the error says so.
 
     Args:
         model: A `BertEncoder`, its `.mlm`, one of the `BertFor...` models, or the directory or hub repository
@@ -283,6 +283,7 @@ def _gate(
     staging: Path,
 ) -> dict[str, gate.Agreement]:
     fed = prepared(run.source, batches, run.options.embeddings)
+    expected: Sequence[Mapping[str, Any]]
     if run.source.reference is not None:
         expected = [run.source.reference(batch) for batch in batches]
     else:
@@ -304,7 +305,8 @@ def _gate(
         arrays = [np.ascontiguousarray(fed[0][s.name], s.dtype) for s in signature.inputs]
         table = session.analyse(arrays, staging / "analysis")
         raise gate.GateError(
-            f"the compiled model is not the model: {'; '.join(wrong)}; the cosine of every operator is in {table}"
+            f"the compiled model is not the model: {'; '.join(wrong)}; "
+            f"the cosine of every operator is in {table}"
         )
     return worst
 
@@ -320,13 +322,18 @@ def _ranges(run: _Run, onnx_path: Path, signature: Signature, batch: Inputs) -> 
             f"the model cannot run in fp16, see {onnx_path}"
         )
     if ranges[name] > FLOAT16_MAX / 4:
-        run.warnings.append(f"the activations of {name} reach {ranges[name]:.3g} of float16's {FLOAT16_MAX:.0f}")
+        run.warnings.append(
+            f"the activations of {name} reach {ranges[name]:.3g} of float16's {FLOAT16_MAX:.0f}"
+        )
     return dict(sorted(ranges.items(), key=lambda pair: -pair[1])[:10])
 
 
 def _check_header(path: Path, run: _Run, custom: str) -> None:
     header = read_rknn(path)
-    if header.platforms != (run.options.platform.target,) and run.options.platform.target not in header.platforms:
+    if (
+        header.platforms != (run.options.platform.target,)
+        and run.options.platform.target not in header.platforms
+    ):
         # The vendor writes rk3568 for its twin rk3566.
         twins = {"rk3566", "rk3568"}
         if not {run.options.platform.target, *header.platforms} <= twins:

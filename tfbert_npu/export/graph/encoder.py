@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-import numpy as np
 
+import numpy as np
 from onnx import TensorProto
 
 from tfbert_npu.artifact.embeddings import MASK_BIAS
@@ -19,6 +19,7 @@ from tfbert_npu.config import BertConfig
 from tfbert_npu.export.graph.builder import GraphBuilder
 
 State = Mapping[str, np.ndarray]
+
 
 def embedding_sum(g: GraphBuilder, config: BertConfig, state: State, inputs: Mapping[str, str]) -> str:
     """Sum of word, position and token type embeddings, [B, S, H], from int32 ids [B, S]."""
@@ -160,9 +161,7 @@ def pooled(g: GraphBuilder, config: BertConfig, state: State, hidden: str, batch
     return g.op("Tanh", "pooler", linear(g, state, "pooler.dense", first))
 
 
-def first_token(
-    g: GraphBuilder, config: BertConfig, scope: str, hidden: str, batched: bool = False
-) -> str:
+def first_token(g: GraphBuilder, config: BertConfig, scope: str, hidden: str, batched: bool = False) -> str:
     """Hidden state of the first token, [B, S, H] -> [B, H].
 
     A Gather along the length is cheapest for one text, but makes the compiler transpose a whole batch on the

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 from onnx import TensorProto
 
@@ -18,7 +20,6 @@ from tfbert_npu.export.graph.encoder import (
     word_table,
 )
 
-
 _WIDEST = 8192
 """Channels of the widest tensor that the NPU transposes; a wider one goes to the CPU."""
 
@@ -34,7 +35,7 @@ def mlm_logits(g: GraphBuilder, config: BertConfig, state: State, hidden: str) -
     parts = -(-config.vocab_size // _WIDEST)
     edges = [min(index * _WIDEST, config.vocab_size) for index in range(parts + 1)]
     scores = []
-    for index, (start, end) in enumerate(zip(edges, edges[1:], strict=False)):
+    for index, (start, end) in enumerate(itertools.pairwise(edges)):
         scope = f"{name}.decoder.{index}"
         columns = kernel
         if parts > 1:

@@ -70,7 +70,7 @@ class GraphOptions:
     ffn_slices: int = 1
     """Parts in which the inner layer of each feed-forward block is computed."""
     batched: bool = False
-    """Whether the batch is larger than 1; see `graph.encoder.first_token`. Either form holds for any batch."""
+    """Whether the batch is larger than 1, see `graph.encoder.first_token`; both forms hold for any batch."""
     masked_positions: Dim | None = None
     """Number P of positions at which `mlm_logits` are wanted: an input masked_lm_positions int32 [B, P] more,
     and logits [B, P, V]. None: logits at every position."""

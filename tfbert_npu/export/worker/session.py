@@ -224,7 +224,7 @@ class VendorSession:
             return [file[str(index)] for index in range(len(file.files))]
 
     def analyse(self, inputs: Sequence[np.ndarray], directory: str | os.PathLike[str]) -> Path:
-        """Compare every operator of the compiled model with the float32 graph (the vendor's accuracy_analysis).
+        """Compare every operator with the float32 graph (the vendor's accuracy_analysis).
 
         Returns:
             The vendor's table of cosines and distances, a text file in `directory`.
@@ -281,8 +281,8 @@ class VendorSession:
                 if time.monotonic() > deadline:
                     self._kill()
                     raise WorkerError(
-                        f"rknn-toolkit2 took longer than {self._limits.seconds:g} s in {action} and was ended; "
-                        f"raise the time limit, see {self.log}",
+                        f"rknn-toolkit2 took longer than {self._limits.seconds:g} s in {action} and was "
+                        f"ended; raise the time limit, see {self.log}",
                         self.log,
                         "timeout",
                     )
@@ -350,7 +350,8 @@ class VendorSession:
 
 def _save(path: Path, arrays: Sequence[np.ndarray]) -> None:
     with open(path, "wb") as stream:
-        np.savez(stream, **{str(index): array for index, array in enumerate(arrays)})  # type: ignore[arg-type]
+        named = {str(index): array for index, array in enumerate(arrays)}
+        np.savez(stream, **named)  # type: ignore[arg-type]
 
 
 def _resident(pid: int) -> int:
