@@ -13,6 +13,14 @@ __version__ = "0.1.0"
 _HOME = {
     "BertConfig": "tfbert_npu.config",
     "BertEncoder": "tfbert_npu.encoder",
+    "BertForMaskedLM": "tfbert_npu.heads",
+    "BertForMultipleChoice": "tfbert_npu.heads",
+    "BertForNextSentencePrediction": "tfbert_npu.heads",
+    "BertForPreTraining": "tfbert_npu.heads",
+    "BertForQuestionAnswering": "tfbert_npu.heads",
+    "BertForSequenceClassification": "tfbert_npu.heads",
+    "BertForTokenClassification": "tfbert_npu.heads",
+    "BertLMHeadModel": "tfbert_npu.heads",
     "BertPreprocessor": "tfbert_npu.preprocess",
     "BertTokenizer": "tfbert_npu.preprocess",
 }
