@@ -90,6 +90,10 @@ class BertEncoder(keras.layers.Layer):
         if self.mlm_head is not None:
             self.mlm_head.build()
         self.built = True
+        if not self.trainable:
+            # `BertEncoder(trainable=False)` was said before there were sublayers to tell.
+            for layer in filter(None, (self.embeddings, *self.layers, self.pooler, self.mlm_head)):
+                layer.trainable = False
 
     def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         """Check the inputs, then call the layer."""

@@ -51,7 +51,8 @@ class TransformerBlock(keras.layers.Layer):
         drops = self.config.hidden_dropout_prob or self.config.attention_probs_dropout_prob
         seed = self.seed_generator.next() if training and drops else None
         if self.gradient_checkpointing and training:
-            return keras.remat(self._forward)(x, bias, seed)
+            # Only x takes part in the gradient; the rest is captured, so that nobody tries to watch a seed.
+            return keras.remat(lambda x: self._forward(x, bias, seed))(x)
         return self._forward(x, bias, seed)
 
     def _forward(self, x: Any, bias: Any, seed: Any) -> Any:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import keras
 import numpy as np
 
 from tfbert_npu.config import BertConfig
@@ -48,6 +47,8 @@ def check_inputs(inputs: Any, config: BertConfig, mlm: bool = False) -> dict[str
             raise ValueError(
                 f"{name} has shape {tuple(tensor.shape)} but {WORD_IDS} has shape {shape}; they must be alike"
             )
+    if shape[1] == 0:
+        raise ValueError(f"{WORD_IDS} has shape {shape}: a sequence needs one token at least")
     if shape[1] is not None and shape[1] > config.max_position_embeddings:
         raise ValueError(
             f"the sequences have {shape[1]} tokens but the model has positions for "
@@ -69,7 +70,7 @@ def _integers(name: str, value: Any) -> Any:
             raise ValueError(f"{name} must be a rectangle of integers: {error}") from error
         if value.size == 0:
             value = value.astype(np.int32)
-    dtype = keras.backend.standardize_dtype(value.dtype) if value.dtype != object else "object"
+    dtype = value.dtype.name if hasattr(value.dtype, "name") else str(value.dtype)
     if not dtype.startswith(("int", "uint")):
         raise ValueError(f"{name} must hold integers, got {dtype}")
     if len(value.shape) != 2:

@@ -1,0 +1,174 @@
+"""Texts to word-piece ids inside a TensorFlow graph, equal to Google's original tokenizer.
+
+tensorflow-text's FastWordpieceTokenizer does the greedy longest match (Song et al., "Fast WordPiece
+Tokenization", EMNLP 2021) and splits words by itself, but at its own idea of punctuation. It therefore
+only sees text on which that idea and the original's agree: plain ASCII, or the output of `GraphNormalizer`
+in which words stand apart and characters that it would split at are spelled differently.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import tensorflow as tf
+import tensorflow_text as tf_text
+from tfbert_npu.preprocess.character_table import build_character_table
+from tfbert_npu.preprocess.characters import MAX_WORD_CHARACTERS, CharacterRules
+from tfbert_npu.preprocess.graph_normalizer import GraphNormalizer, decode_aligned, encode
+from tfbert_npu.preprocess.options import TextOptions
+from tfbert_npu.preprocess.vocabulary import SUFFIX_INDICATOR, Vocabulary
+
+from tfbert_npu.errors import VocabularyError
+
+# Text that needs no normalisation but lower-casing: ASCII without control characters or overlong words.
+_PLAIN_TEXT = rf"(?:[!-~]{{0,{MAX_WORD_CHARACTERS}}}[ \t\n\r])*[!-~]{{0,{MAX_WORD_CHARACTERS}}}"
+
+_NO_BYTE_LIMIT = 1 << 20  # the normaliser enforces the limit in characters
+
+
+class Pieces(NamedTuple):
+    """Word pieces of a batch of texts.
+
+    Attributes:
+        ids: int32 [N], the texts end to end.
+        splits: int64 [B + 1], where each text starts and ends.
+    """
+
+    ids: tf.Tensor
+    splits: tf.Tensor
+
+
+class AlignedPieces(NamedTuple):
+    """Word pieces by word, with the bytes of the text that they stand for; ragged [B, words, pieces].
+
+    Attributes:
+        ids: int32.
+        starts: int64, offset of the first byte.
+        limits: int64, offset after the last byte.
+    """
+
+    ids: tf.RaggedTensor
+    starts: tf.RaggedTensor
+    limits: tf.RaggedTensor
+
+
+class BertGraphTokenizer:
+    """Google's tokenizer in a graph.
+
+    Args:
+        vocabulary: The word pieces.
+        options: Switches; the dialect is `"bert"`.
+    """
+
+    def __init__(self, vocabulary: Vocabulary, options: TextOptions):
+        known = frozenset("".join(vocabulary.tokens))
+        spare = _spare_characters(known)
+        unknown = next(spare)
+        spelling = {char: next(spare) for char in _split_by_kernel(known, options)}
+        special = [(token, next(spare)) for token in sorted(options.allow_special_tokens) if token != "[UNK]"]
+        marks = dict(special)
+        if missing := sorted(options.allow_special_tokens - set(vocabulary.ids)):
+            raise VocabularyError(
+                f"allow_special_tokens names {', '.join(missing)}, which the vocabulary lacks"
+            )
+        if "[UNK]" in options.allow_special_tokens:
+            special.append(("[UNK]", unknown))
+        table = build_character_table(options, known, unknown, spelling, tuple(marks.values()))
+        self._normalizer = GraphNormalizer(table, unknown, special)
+        self._lower = options.lower_case
+        self._special_pattern = "|".join(map(re.escape, sorted(options.allow_special_tokens)))
+        self._pieces = tf_text.FastWordpieceTokenizer(
+            _kernel_vocabulary(vocabulary, spelling, marks, spare),
+            suffix_indicator=SUFFIX_INDICATOR,
+            max_bytes_per_word=_NO_BYTE_LIMIT,
+            token_out_type=tf.int32,
+            unknown_token="[UNK]",
+        )
+        self._continues = tf.constant([token.startswith(SUFFIX_INDICATOR) for token in vocabulary.tokens])
+
+    def tokenize(self, texts: tf.Tensor) -> Pieces:
+        """Word pieces of texts: string [B]."""
+        lowered = tf.strings.lower(texts) if self._lower else texts
+        plain = tf.strings.regex_full_match(texts, _PLAIN_TEXT)
+        if self._special_pattern:
+            plain &= ~tf.strings.regex_full_match(texts, f"(?s).*({self._special_pattern}).*")
+
+        def normalized() -> tf.Tensor:
+            where = tf.where(~plain)
+            return tf.tensor_scatter_nd_update(
+                lowered, where, self._normalizer.normalize(tf.gather_nd(texts, where))
+            )
+
+        ready = tf.cond(tf.reduce_all(plain), lambda: lowered, normalized)
+        pieces = self._pieces.tokenize(ready)
+        return Pieces(pieces.values, pieces.row_splits)
+
+    def tokenize_words(self, texts: tf.Tensor) -> tf.RaggedTensor:
+        """Word pieces by word: string [B] to int32 [B, words, pieces]."""
+        ids, splits = self.tokenize(texts)
+        return self._by_word(ids, splits, [ids])[0]
+
+    def tokenize_aligned(self, texts: tf.Tensor) -> AlignedPieces:
+        """Word pieces by word, with the bytes of the user's text that they stand for."""
+        decoded = decode_aligned(texts)
+        normal = self._normalizer.normalize_aligned(decoded.characters)
+        ready = encode(normal)
+        ids, starts, limits = self._pieces.tokenize_with_offsets(ready)
+        splits = ids.row_splits
+        # Bytes of the normalised text -> its characters -> characters of the user's text -> its bytes.
+        rows = tf.ragged.row_splits_to_segment_ids(splits)
+        lengths = _utf8_length(normal.points)
+        byte_ends = tf.cumsum(lengths)
+        base = tf.gather(tf.concat([[0], byte_ends], 0), tf.gather(normal.splits, rows))
+        first = tf.searchsorted(byte_ends, base + tf.cast(starts.values, tf.int32), side="right")
+        last = tf.searchsorted(byte_ends, base + tf.cast(limits.values, tf.int32) - 1, side="right")
+        start_bytes = tf.gather(decoded.starts, tf.gather(normal.sources, first))
+        limit_bytes = tf.gather(decoded.limits, tf.gather(normal.source_ends, last) - 1)
+        return AlignedPieces(*self._by_word(ids.values, splits, [ids.values, start_bytes, limit_bytes]))
+
+    def _by_word(
+        self, ids: tf.Tensor, splits: tf.Tensor, values: Sequence[tf.Tensor]
+    ) -> list[tf.RaggedTensor]:
+        word_starts = tf.where(~tf.gather(self._continues, ids))[:, 0]
+        piece_splits = tf.concat([word_starts, tf.shape(ids, tf.int64)[:1]], 0)
+        word_splits = tf.searchsorted(word_starts, splits, out_type=tf.int64)
+        return [
+            tf.RaggedTensor.from_nested_row_splits(value, [word_splits, piece_splits], validate=False)
+            for value in values
+        ]
+
+
+def _spare_characters(known: frozenset[str]) -> Iterator[str]:
+    """Private-use characters that no piece contains: they have no case, no class and no decomposition."""
+    return (char for char in map(chr, range(0xF0000, 0xFFFFE)) if char not in known)
+
+
+def _split_by_kernel(known: frozenset[str], options: TextOptions) -> list[str]:
+    """Known characters that the kernel would cut a word at and the original would not."""
+    rules = CharacterRules(options)
+    candidates = sorted(char for char in known if rules.expand(char) == char)
+    probe = tf_text.FastWordpieceTokenizer(["[UNK]", "a"], token_out_type=tf.int32, unknown_token="[UNK]")
+    counts = probe.tokenize(tf.constant([f"a{char}a" for char in candidates], tf.string)).row_lengths()
+    return [char for char, count in zip(candidates, counts.numpy(), strict=True) if count != 1]
+
+
+def _kernel_vocabulary(
+    vocabulary: Vocabulary, spelling: dict[str, str], marks: dict[str, str], spare: Iterator[str]
+) -> list[str]:
+    """The vocabulary in the alphabet of the normalised text, ids unchanged."""
+    respell = str.maketrans(spelling)
+    tokens = []
+    for token in vocabulary.tokens:
+        if token in marks:
+            tokens.append(marks[token])
+        elif token.removeprefix(SUFFIX_INDICATOR).split() != [token.removeprefix(SUFFIX_INDICATOR)]:
+            tokens.append(next(spare))  # empty or with white space: no text can match it
+        else:
+            tokens.append(token.translate(respell))
+    return tokens
+
+
+def _utf8_length(points: tf.Tensor) -> tf.Tensor:
+    return 1 + sum(tf.cast(points >= bound, tf.int32) for bound in (0x80, 0x800, 0x10000))
