@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import tensorflow as tf
+
 from tfbert_npu.preprocess.graph_packing import pack
 from tfbert_npu.preprocess.graph_tokenizer import BertGraphTokenizer
 from tfbert_npu.preprocess.options import TextOptions, Trimming

@@ -14,13 +14,13 @@ from typing import NamedTuple
 
 import tensorflow as tf
 import tensorflow_text as tf_text
+
+from tfbert_npu.errors import VocabularyError
 from tfbert_npu.preprocess.character_table import build_character_table
 from tfbert_npu.preprocess.characters import MAX_WORD_CHARACTERS, CharacterRules
 from tfbert_npu.preprocess.graph_normalizer import GraphNormalizer, decode_aligned, encode
 from tfbert_npu.preprocess.options import TextOptions
 from tfbert_npu.preprocess.vocabulary import SUFFIX_INDICATOR, Vocabulary
-
-from tfbert_npu.errors import VocabularyError
 
 # Text that needs no normalisation but lower-casing: ASCII without control characters or overlong words.
 _PLAIN_TEXT = rf"(?:[!-~]{{0,{MAX_WORD_CHARACTERS}}}[ \t\n\r])*[!-~]{{0,{MAX_WORD_CHARACTERS}}}"

@@ -7,11 +7,11 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
+
+from tfbert_npu.errors import require
 from tfbert_npu.preprocess.options import Dialect, TextOptions, Trimming, one_of, read_options
 from tfbert_npu.preprocess.tokenizer import TOKENIZER_FILES
 from tfbert_npu.preprocess.vocabulary import Vocabulary
-
-from tfbert_npu.errors import require
 from tfbert_npu.repository import local_directory
 
 tf = require("tensorflow", "tf")

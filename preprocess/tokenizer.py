@@ -9,12 +9,12 @@ from itertools import chain
 from typing import Any
 
 import numpy as np
+
 from tfbert_npu.preprocess.normalizer import BertNormalizer
 from tfbert_npu.preprocess.options import Dialect, TextOptions, Trimming, read_options
 from tfbert_npu.preprocess.trimming import trim_pair
 from tfbert_npu.preprocess.vocabulary import Vocabulary
 from tfbert_npu.preprocess.wordpiece import ChunkPieces, WordPieces
-
 from tfbert_npu.repository import local_directory
 
 TOKENIZER_FILES = ("vocab.txt", "tokenizer.json", "tokenizer_config.json")

@@ -6,7 +6,11 @@ Names load on first use: importing this package imports neither TensorFlow nor a
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import Any
+
+from tfbert_npu.errors import require
+from tfbert_npu.registration import KERAS_MODULES, register_layers, register_with_keras
 
 __version__ = "0.1.0"
 
@@ -21,7 +25,7 @@ _HOME = {
     "BertForSequenceClassification": "tfbert_npu.heads",
     "BertForTokenClassification": "tfbert_npu.heads",
     "BertLMHeadModel": "tfbert_npu.heads",
-    "BertPreprocessor": "tfbert_npu.preprocess",
+    "BertPreprocessor": "tfbert_npu.preprocess.layer",
     "BertTokenizer": "tfbert_npu.preprocess",
 }
 
@@ -31,10 +35,17 @@ __all__ = ["__version__", *_HOME]
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if _HOME[name] in KERAS_MODULES:
+        require("keras", "tf")
     value = getattr(importlib.import_module(_HOME[name]), name)
+    if "keras" in sys.modules:
+        register_layers()
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
     return sorted([*globals(), *_HOME])
+
+
+register_with_keras()

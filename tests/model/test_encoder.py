@@ -204,6 +204,7 @@ def test_trainable(config: BertConfig, batch: dict[str, np.ndarray], trainable: 
 
 
 RELOAD = """
+import tfbert_npu
 import sys, keras, numpy as np
 model = keras.models.load_model(sys.argv[1])
 data = np.load(sys.argv[2])
