@@ -122,7 +122,7 @@ class Batches:
             # A short batch stays at the end, or the number of batches would depend on the order.
             short = batches.pop() if len(batches[-1]) < options.batch_size else None
             if options.shuffle:
-                random.shuffle(batches)  # type: ignore[arg-type]
+                random.shuffle(batches)
             yield from batches
             if short is not None and not options.drop_remainder:
                 yield short

@@ -118,7 +118,7 @@ def train(
 
 
 def dataset(batches: Batches, position: Position, transform: Callable[..., Any] | None = None) -> Any:
-    """The batches as a `tf.data.Dataset`; each pass gives those of `position.epoch` from `position.step` on."""
+    """The batches as a `tf.data.Dataset`; each pass starts at `position`."""
     tf = require("tensorflow", "tf")
 
     def numbered() -> Iterator[Any]:
@@ -131,8 +131,8 @@ def dataset(batches: Batches, position: Position, transform: Callable[..., Any] 
         # The number of rows and their length change from one batch to the next.
         return tf.TensorSpec([None] * array.ndim, tf.as_dtype(array.dtype))
 
-    sample = next(batches.epoch(0))
-    sample = sample if sample[2] is not None else sample[:2]
+    inputs, labels, weights = next(batches.epoch(0))
+    sample: Any = (inputs, labels) if weights is None else (inputs, labels, weights)
     signature = (tf.TensorSpec([2], tf.int64), tf.nest.map_structure(spec, sample))
     data = tf.data.Dataset.from_generator(numbered, output_signature=signature)
     if transform is None:

@@ -75,6 +75,6 @@ def _check(path: Path, arrays: Mapping[str, np.ndarray], variables: Mapping[str,
     ]
     if not all(same) or len(arrays) != len(variables):
         raise CheckpointError(
-            f"{path} belongs to another model or optimizer; go on with the same settings, or remove it to begin "
-            "anew"
+            f"{path} belongs to another model or optimizer; go on with the same settings, or remove it to "
+            "begin anew"
         )
