@@ -12,7 +12,10 @@ from tfbert_npu import __version__
 from tfbert_npu.errors import TfbertNpuError
 
 # name -> (module, attribute, one line of help). The help stands here so that `--help` imports no command.
-_COMMANDS: dict[str, tuple[str, str, str]] = {}
+_COMMANDS: dict[str, tuple[str, str, str]] = {
+    "demo": ("tfbert_npu.cli.demo", "demo", "Show what the package does, on real weights."),
+    "embed": ("tfbert_npu.cli.embed", "embed", "Turn texts into vectors, one line each."),
+}
 
 
 class _LazyGroup(click.Group):

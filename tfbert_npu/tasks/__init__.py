@@ -1,4 +1,4 @@
-"""What a user asks of a model: fill in a word, a class, named entities, an answer.
+"""What a user asks of a model: fill in a word, a class, named entities, an answer, a vector.
 
 Plain functions over a model and its preprocessor. A model is any of the heads of `tfbert_npu.heads`, or any
 callable over the encoder's inputs as int32 numpy arrays, such as a `load_npu` session: the functions import
@@ -13,6 +13,7 @@ from typing import Any
 _HOME = {
     "answer": "tfbert_npu.tasks.answers",
     "classify": "tfbert_npu.tasks.classes",
+    "embed": "tfbert_npu.tasks.embedding",
     "fill_mask": "tfbert_npu.tasks.masked_words",
     "ner": "tfbert_npu.tasks.entities",
 }
