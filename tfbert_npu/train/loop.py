@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -103,29 +104,38 @@ def train(
     if progress and is_chief:
         callbacks.append(ProgressBar(position, steps, options.epochs))
     callbacks.append(SaveState(position, state, options.save_every, is_chief))
-    stopped = options.patience is not None and position.waited >= options.patience
-    if position.epoch < options.epochs and not stopped:
-        model.fit(
-            dataset(batches, position, transform),
-            epochs=options.epochs,
-            initial_epoch=position.epoch,
-            callbacks=callbacks,
-            verbose=0,
-        )
+    # `fit` knows one number of steps for all of its epochs, so an interrupted epoch is ended by a call of its
+    # own.
+    lasts = [position.epoch + 1, options.epochs] if position.step else [options.epochs]
+    for last in lasts:
+        stopped = options.patience is not None and position.waited >= options.patience
+        if position.epoch < last and not stopped:
+            model.fit(
+                dataset(batches, position.epoch, position.step, transform),
+                epochs=last,
+                initial_epoch=position.epoch,
+                steps_per_epoch=steps - position.step,
+                callbacks=callbacks,
+                shuffle=False,
+                verbose=0,
+            )
     if is_chief:
         state.unlink(missing_ok=True)
     return position.history
 
 
-def dataset(batches: Batches, position: Position, transform: Callable[..., Any] | None = None) -> Any:
-    """The batches as a `tf.data.Dataset`; each pass starts at `position`."""
+def dataset(
+    batches: Batches, epoch: int = 0, step: int = 0, transform: Callable[..., Any] | None = None
+) -> Any:
+    """The batches from one of them on, one epoch after the other without end, as a `tf.data.Dataset`."""
     tf = require("tensorflow", "tf")
 
     def numbered() -> Iterator[Any]:
-        epoch, first = position.epoch, position.step
-        for number, (inputs, labels, weights) in enumerate(batches.epoch(epoch, first), first):
-            batch = (inputs, labels) if weights is None else (inputs, labels, weights)
-            yield ((epoch, number), batch)
+        for number in count(epoch):
+            first = step if number == epoch else 0
+            for place, (inputs, labels, weights) in enumerate(batches.epoch(number, first), first):
+                batch = (inputs, labels) if weights is None else (inputs, labels, weights)
+                yield ((number, place), batch)
 
     def spec(array: Any) -> Any:
         # The number of rows and their length change from one batch to the next.

@@ -9,6 +9,9 @@ import keras
 from keras import ops
 
 from tfbert_npu.encoder import BertEncoder
+from tfbert_npu.errors import require
+
+tf = require("tensorflow", "tf")
 
 
 @keras.saving.register_keras_serializable(package="tfbert_npu")
@@ -16,7 +19,8 @@ class BertAdamW(keras.optimizers.AdamW):
     """AdamW (Loshchilov & Hutter 2019) with a learning rate factor for each variable.
 
     A variable is decayed by `learning rate x factor x weight_decay`, unless it is a bias or belongs to a
-    LayerNorm (Devlin et al. 2018, appendix A.2; optimization.py of google-research/bert).
+    LayerNorm (Devlin et al. 2018, appendix A.2; optimization.py of google-research/bert). `global_clipnorm`
+    clips the sum over all replicas, so that two replicas train as one with the doubled batch does.
 
     Args:
         factors: Learning rate factor by `variable.path`; 1 where there is none.
@@ -29,11 +33,24 @@ class BertAdamW(keras.optimizers.AdamW):
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         """Decay and update one variable."""
-        learning_rate = ops.multiply(learning_rate, self.factors.get(variable.path, 1.0))
-        if self.weight_decay and decays(variable):
+        # TensorFlow hands over its own variable, which knows no path.
+        known = self._trainable_variables[self._get_variable_index(variable)]
+        learning_rate = ops.multiply(learning_rate, self.factors.get(known.path, 1.0))
+        if self.weight_decay and decays(known):
             rate = ops.cast(learning_rate * self.weight_decay, variable.dtype)
             self.assign_sub(variable, ops.multiply(variable, rate))
         super().update_step(gradient, variable, learning_rate)
+
+    def _clip_gradients(self, grads: Any) -> Any:
+        # Keras would clip what each replica has found before it knows the sum.
+        return grads if self.global_clipnorm else super()._clip_gradients(grads)
+
+    def _all_reduce_sum_gradients(self, grads_and_vars: Any) -> Any:
+        pairs = list(super()._all_reduce_sum_gradients(grads_and_vars))
+        if self.global_clipnorm:
+            clipped, _ = tf.clip_by_global_norm([gradient for gradient, _ in pairs], self.global_clipnorm)
+            pairs = [(gradient, variable) for gradient, (_, variable) in zip(clipped, pairs, strict=True)]
+        return pairs
 
     def _apply_weight_decay(self, variables: Any) -> None:
         # Keras' own decay knows no factors; update_step has done it.
