@@ -15,6 +15,7 @@ from tfbert_npu.errors import TfbertNpuError
 _COMMANDS: dict[str, tuple[str, str, str]] = {
     "demo": ("tfbert_npu.cli.demo", "demo", "Show what the package does, on real weights."),
     "embed": ("tfbert_npu.cli.embed", "embed", "Turn texts into vectors, one line each."),
+    "train": ("tfbert_npu.cli.train", "train", "Fine-tune a model on a task, or pre-train it on text."),
 }
 
 

@@ -80,8 +80,8 @@ class StopOnNaN(keras.callbacks.Callback):
         path = self.directory / "diverged_batch.npz"
         self.directory.mkdir(parents=True, exist_ok=True)
         with replacing(path) as temporary, temporary.open("wb") as file:
-            batch = next(self.batches.epoch(epoch, step - 1))
-            np.savez_compressed(file, allow_pickle=False, **_named_arrays(batch))
+            culprit = next(self.batches.epoch(epoch, step - 1))
+            np.savez_compressed(file, allow_pickle=False, **_named_arrays(culprit))
         raise DivergedError(
             f"the loss is not finite at step {step} of epoch {epoch + 1}; its batch is in {path}: "
             "look at its labels, or train with a lower learning rate"

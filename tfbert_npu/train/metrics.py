@@ -27,7 +27,7 @@ def class_metrics(expected: Sequence[int], found: Sequence[int]) -> dict[str, fl
 
 
 def multi_label_metrics(expected: Any, found: Any) -> dict[str, float]:
-    """Micro- and macro-averaged F1 of 0/1 matrices [rows, labels], and the share of rows that are all right."""
+    """Micro- and macro-averaged F1 of 0/1 matrices [rows, labels], and the share of rows all right."""
     scores = require("sklearn.metrics", "train")
     return {
         "f1_micro": float(scores.f1_score(expected, found, average="micro", zero_division=0)),
