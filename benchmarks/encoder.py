@@ -3,8 +3,8 @@
     python benchmarks/encoder.py [--layers 6 --hidden 384 --heads 12 --batch 32 --length 64 --rounds 7]
 
 Peers that are not installed are left out: keras-hub's BertBackbone, and BertModel of PyTorch transformers.
-Random weights: the arithmetic does not depend on them. A figure is the best of the rounds, as a ratio to ours;
-below 1 is faster than ours. Machines are noisy and shared: the ratios mean something, the milliseconds little.
+Random weights: the arithmetic does not depend on them. A figure is the best of the rounds, as a ratio to
+ours; below 1 is faster than ours. Machines are noisy and shared: trust the ratios, not the milliseconds.
 """
 
 from __future__ import annotations
