@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
+
 from tfbert_npu.preprocess.characters import (
     CJK_RANGES,
     CharacterRules,

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import tensorflow as tf
+
 from tfbert_npu.preprocess.graph_packing import pack
 from tfbert_npu.preprocess.graph_tokenizer import BertGraphTokenizer
 from tfbert_npu.preprocess.graph_tokenizer_tf_text import TfTextGraphTokenizer

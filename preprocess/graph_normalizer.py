@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import tensorflow as tf
+
 from tfbert_npu.preprocess.character_table import (
     CASED_BIT,
     LENGTH_BITS,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import tensorflow as tf
+
 from tfbert_npu.preprocess.options import Trimming
 from tfbert_npu.preprocess.pieces import Pieces
 from tfbert_npu.preprocess.trimming import trim_pair

@@ -15,6 +15,8 @@ from typing import Any
 
 import tensorflow as tf
 import tensorflow_text as tf_text
+
+from tfbert_npu.errors import VocabularyError
 from tfbert_npu.preprocess.character_table import build_character_table
 from tfbert_npu.preprocess.characters import MAX_WORD_CHARACTERS, is_removed, is_space
 from tfbert_npu.preprocess.graph_normalizer import GraphNormalizer, decode_aligned, encode
@@ -22,8 +24,6 @@ from tfbert_npu.preprocess.kernel_probe import plain_pattern, split_by_kernel
 from tfbert_npu.preprocess.options import TextOptions
 from tfbert_npu.preprocess.pieces import AlignedPieces, Pieces
 from tfbert_npu.preprocess.vocabulary import SUFFIX_INDICATOR, Vocabulary
-
-from tfbert_npu.errors import VocabularyError
 
 # Only in a text of more bytes than this can a word exceed the limit in characters.
 _LONG_WORD = rf"[^ \t\n\r]{{{MAX_WORD_CHARACTERS + 1}}}"

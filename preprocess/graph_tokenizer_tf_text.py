@@ -6,6 +6,7 @@ from typing import Any
 
 import tensorflow as tf
 import tensorflow_text as tf_text
+
 from tfbert_npu.preprocess.options import TextOptions
 from tfbert_npu.preprocess.pieces import AlignedPieces, Pieces
 from tfbert_npu.preprocess.vocabulary import Vocabulary

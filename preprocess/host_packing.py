@@ -7,6 +7,7 @@ from itertools import chain
 from typing import Literal, NamedTuple
 
 import numpy as np
+
 from tfbert_npu.preprocess.options import Trimming
 from tfbert_npu.preprocess.trimming import trim_pair
 from tfbert_npu.preprocess.vocabulary import Vocabulary

@@ -13,6 +13,7 @@ from functools import lru_cache
 import numpy as np
 import tensorflow as tf
 import tensorflow_text as tf_text
+
 from tfbert_npu.preprocess.character_table import PLAIN_CJK, marks_that_stay, ruled_points
 from tfbert_npu.preprocess.characters import CharacterRules
 from tfbert_npu.preprocess.options import TextOptions

@@ -12,6 +12,7 @@ for _module in ("tensorflow", "tensorflow_text", "keras"):
     require(_module, "tf")
 
 import keras  # noqa: E402
+
 from tfbert_npu.preprocess.inputs import as_segments, checked_length  # noqa: E402
 from tfbert_npu.preprocess.options import (  # noqa: E402
     Dialect,
@@ -29,7 +30,6 @@ from tfbert_npu.preprocess.parts import (  # noqa: E402
 )
 from tfbert_npu.preprocess.vocabulary import TOKENIZER_FILES, Vocabulary  # noqa: E402
 from tfbert_npu.preprocess.vocabulary_layer import VocabularyLayer  # noqa: E402
-
 from tfbert_npu.repository import local_directory  # noqa: E402
 
 

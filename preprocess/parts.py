@@ -11,6 +11,7 @@ from typing import Any
 
 import keras
 import tensorflow as tf
+
 from tfbert_npu.preprocess.inputs import as_ragged, as_ragged_segments, as_texts, checked_length
 from tfbert_npu.preprocess.options import TextOptions, Trimming, one_of
 from tfbert_npu.preprocess.pieces import Pieces

@@ -9,6 +9,8 @@ from itertools import chain
 from typing import Any, Literal
 
 import numpy as np
+
+from tfbert_npu.errors import VocabularyError
 from tfbert_npu.preprocess.alignment import Aligner
 from tfbert_npu.preprocess.host_packing import Padding, Segment, pack_rows, trimmed_rows, windowed_rows
 from tfbert_npu.preprocess.normalizer import BertNormalizer
@@ -17,8 +19,6 @@ from tfbert_npu.preprocess.options import Dialect, TextOptions, Trimming, one_of
 from tfbert_npu.preprocess.tf_text_normalizer import MAX_WORD_BYTES, TfTextNormalizer
 from tfbert_npu.preprocess.vocabulary import SUFFIX_INDICATOR, TOKENIZER_FILES, Vocabulary
 from tfbert_npu.preprocess.wordpiece import ChunkPieces, Normalizer, WordPieces
-
-from tfbert_npu.errors import VocabularyError
 from tfbert_npu.repository import local_directory
 
 OffsetUnit = Literal["characters", "bytes"]

@@ -6,6 +6,7 @@ from functools import lru_cache
 from typing import Any
 
 import keras
+
 from tfbert_npu.preprocess.graph import PreprocessingGraph
 from tfbert_npu.preprocess.options import TextOptions
 from tfbert_npu.preprocess.vocabulary import Vocabulary

@@ -5,9 +5,10 @@ from __future__ import annotations
 from itertools import chain
 from typing import Protocol
 
+from tokenizers.models import WordPiece
+
 from tfbert_npu.preprocess.characters import MAX_WORD_CHARACTERS
 from tfbert_npu.preprocess.vocabulary import SUFFIX_INDICATOR, Vocabulary
-from tokenizers.models import WordPiece
 
 # Text repeats its words: remembering them makes the common case one dictionary look-up. Bounded, since a
 # server sees text for ever; cleared whole, since refilling is cheap.

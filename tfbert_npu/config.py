@@ -111,6 +111,8 @@ class BertConfig:
             )
         if self.model_type == "distilbert":
             object.__setattr__(self, "type_vocab_size", 0)
+            if self.classifier_dropout is None:
+                object.__setattr__(self, "classifier_dropout", 0.2)  # seq_classif_dropout of transformers
         for name, most in _LIMITS.items():
             value = getattr(self, name)
             least = 0 if name == "type_vocab_size" and self.model_type == "distilbert" else 1
@@ -213,8 +215,6 @@ class BertConfig:
             )
         if model_type == "distilbert":
             values = {_DISTILBERT_KEYS.get(name, name): value for name, value in values.items()}
-            # transformers' default for DistilBERT differs from BERT's: 0.2 before its classifier.
-            values.setdefault("classifier_dropout", 0.2)
             values.setdefault("num_hidden_layers", 6)
             values["layer_norm_eps"] = 1e-12  # fixed in DistilBERT's code, absent from its files
         known = _known_fields(values)
@@ -249,6 +249,8 @@ class BertConfig:
             del values["type_vocab_size"], values["layer_norm_eps"]
         else:
             values["position_embedding_type"] = "absolute"
+        if architecture == "BertLMHeadModel":
+            values["is_decoder"] = True  # without it transformers' class attends in both directions
         return {"architectures": [architecture or default], **values}
 
     def to_json(self, path: str | os.PathLike[str], architecture: str | None = None) -> None:

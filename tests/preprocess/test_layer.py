@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+
 from tfbert_npu.preprocess import BertPreprocessor, BertTokenizer
 
 TEXTS = ["Wanted, running!", "", "  \t", "UNwantéd \x00博 ΑΣ", "a b " * 50]

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import tensorflow as tf
+
 from tfbert_npu.preprocess import BertPreprocessor
 
 

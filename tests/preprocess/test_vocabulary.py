@@ -4,10 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
-from tfbert_npu.preprocess.options import TextOptions, read_options
-from tfbert_npu.preprocess.vocabulary import Vocabulary
 
 from tfbert_npu.errors import CheckpointError, VocabularyError
+from tfbert_npu.preprocess.options import TextOptions, read_options
+from tfbert_npu.preprocess.vocabulary import Vocabulary
 
 SPECIAL = "[PAD]\n[UNK]\n[CLS]\n[SEP]\n"
 

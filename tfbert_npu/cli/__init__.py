@@ -12,7 +12,14 @@ from tfbert_npu import __version__
 from tfbert_npu.errors import TfbertNpuError
 
 # name -> (module, attribute, one line of help). The help stands here so that `--help` imports no command.
-_COMMANDS: dict[str, tuple[str, str, str]] = {}
+_COMMANDS: dict[str, tuple[str, str, str]] = {
+    "demo": ("tfbert_npu.cli.demo", "demo", "Show what the package does, on real weights."),
+    "embed": ("tfbert_npu.cli.embed", "embed", "Turn texts into vectors, one line each."),
+    "export": ("tfbert_npu.cli.export", "export", "Write a SavedModel, ONNX, or a directory for the NPU."),
+    "toolchain": ("tfbert_npu.cli.toolchain", "toolchain", "Install and find rknn-toolkit2."),
+    "inspect": ("tfbert_npu.cli.inspect", "inspect", "Show an exported directory or a .rknn file."),
+    "train": ("tfbert_npu.cli.train", "train", "Fine-tune a model on a task, or pre-train it on text."),
+}
 
 
 class _LazyGroup(click.Group):

@@ -1,0 +1,70 @@
+"""What every layer of the encoder shares: activation, initialiser, normalisation, reproducible dropout."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+from keras import ops
+
+from tfbert_npu.config import Activation, BertConfig
+
+_ACTIVATIONS: dict[Activation, Callable[[Any], Any]] = {
+    "gelu": lambda x: keras.activations.gelu(x, approximate=False),
+    "gelu_tanh": lambda x: keras.activations.gelu(x, approximate=True),
+    "relu": keras.activations.relu,
+    "silu": keras.activations.silu,
+    "tanh": keras.activations.tanh,
+    "linear": keras.activations.linear,
+}
+
+
+def activation(name: Activation) -> Callable[[Any], Any]:
+    """The function of `BertConfig.hidden_act`."""
+    return _ACTIVATIONS[name]
+
+
+def initializer(config: BertConfig) -> keras.initializers.Initializer:
+    """A fresh truncated normal of `initializer_range`, as google-research/bert initialises weights."""
+    return keras.initializers.TruncatedNormal(stddev=config.initializer_range)
+
+
+def dense(units: int, config: BertConfig, dtype: Any, name: str) -> keras.layers.Dense:
+    """A linear layer with BERT's initialisation."""
+    return keras.layers.Dense(units, kernel_initializer=initializer(config), dtype=dtype, name=name)
+
+
+def layer_norm(config: BertConfig, dtype: Any, name: str) -> keras.layers.LayerNormalization:
+    """A LayerNorm over the last axis; Keras computes it in float32 under every mixed precision policy."""
+    return keras.layers.LayerNormalization(epsilon=config.layer_norm_eps, dtype=dtype, name=name)
+
+
+class DrawnSeed(keras.random.SeedGenerator):
+    """A seed that has been drawn already: every use gives the same random numbers.
+
+    Gradient checkpointing runs a block a second time for its gradient. A generator would have moved on by
+    then and drop other units than the forward pass did.
+    """
+
+    def __init__(self, seed: Any) -> None:
+        self._seed = seed  # deliberately no state variable of its own
+
+    def next(self, ordered: bool = True) -> Any:
+        """The drawn seed, uint32 or int32 [2]."""
+        return self._seed
+
+
+def dropout(x: Any, rate: float, seed: Any | None, salt: int) -> Any:
+    """Drop a share of `x` and scale up the rest; without a seed give `x` back.
+
+    Args:
+        x: Any tensor.
+        rate: Share to drop, in [0, 1).
+        seed: Tensor [2] as `keras.random.SeedGenerator.next()` draws it, or None outside training.
+        salt: Tells apart the dropouts that share one drawn seed.
+    """
+    if seed is None or rate == 0:
+        return x
+    salted = ops.add(seed, ops.cast(ops.array([salt, 0]), seed.dtype))
+    return keras.random.dropout(x, rate, seed=DrawnSeed(salted))
