@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 import tensorflow as tf
+
 from tfbert_npu.preprocess.vocabulary import SUFFIX_INDICATOR, Vocabulary
 
 _SPECIAL = re.compile(r"\[(PAD|UNK|CLS|SEP|MASK|unused\d+)\]")

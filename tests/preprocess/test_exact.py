@@ -14,6 +14,8 @@ import tensorflow as tf
 from google_reference import basic_tokens, token_ids
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from tokenization_fuzz import every_character, random_bytes, random_text, telling_vocabulary
+
 from tfbert_npu.preprocess import (
     BertPreprocessor,
     BertTokenizer,
@@ -21,7 +23,6 @@ from tfbert_npu.preprocess import (
     Vocabulary,
     byte_offsets_to_characters,
 )
-from tokenization_fuzz import every_character, random_bytes, random_text, telling_vocabulary
 
 DIALECTS = ["uncased", "cased", "tf_text uncased", "tf_text cased"]
 
@@ -296,6 +297,7 @@ def test_the_recorded_character_table_is_tensorflow_texts():
     from importlib import resources
 
     import tensorflow_text
+
     from tfbert_npu.preprocess.generate_tf_text_table import describe_characters
 
     recorded = json.loads((resources.files("tfbert_npu.preprocess") / "tf_text_characters.json").read_text())

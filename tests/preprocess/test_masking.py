@@ -3,9 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import tensorflow as tf
-from tfbert_npu.preprocess import BertPreprocessor, TokenMasker, Vocabulary, next_sentence_pairs
 
 from tfbert_npu.errors import VocabularyError
+from tfbert_npu.preprocess import BertPreprocessor, TokenMasker, Vocabulary, next_sentence_pairs
 
 SPECIAL = ["[PAD]", "[unused0]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 VOCABULARY = Vocabulary((*SPECIAL, *"abcdefghij", *(f"##{c}" for c in "abcdefghij")))

@@ -8,9 +8,9 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from tfbert_npu.preprocess import BertTokenizer, TextOptions, Vocabulary, byte_offsets_to_characters
 
 from tfbert_npu.errors import VocabularyError
+from tfbert_npu.preprocess import BertTokenizer, TextOptions, Vocabulary, byte_offsets_to_characters
 
 VOCABULARY = Vocabulary(("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefgh", "##x", "naive", "中"))
 A = VOCABULARY.ids["a"]
