@@ -73,7 +73,7 @@ def _root(
     if isinstance(layer, BertPreprocessor):
         from tfbert_npu.export.saved_preprocessor import preprocessor_root
 
-        return preprocessor_root(layer)
+        return preprocessor_root(layer, scratch)
     if isinstance(layer, BertEncoder):
         return _encoder_root(layer, vocab_file, do_lower_case, scratch)
     return _model_root(layer)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -129,6 +129,8 @@ def _from_saved_model(folder: Path, component: Component, trust: bool, allow_ops
     try:
         if kind == "preprocessor" and component in ("auto", "preprocessor"):
             spec = read_preprocessor(model)
+            if spec.settings is not None:
+                return _own_preprocessor(spec.vocabulary, spec.settings)
             return _tfhub_preprocessor(spec.vocabulary, spec.lower_case, spec.seq_length)
         if kind == "encoder" and component in ("auto", "encoder", "preprocessor"):
             checkpoint = read_encoder(model)
@@ -162,6 +164,18 @@ def _tfhub_preprocessor(vocabulary: Path, lower_case: bool, seq_length: int) -> 
 
     options = TextOptions(dialect="tf_text", lower_case=lower_case)
     return BertPreprocessor(Vocabulary.from_file(vocabulary), options, seq_length)
+
+
+def _own_preprocessor(vocabulary: Path, settings: Mapping[str, Any]) -> Any:
+    from tfbert_npu.preprocess import BertPreprocessor, Vocabulary
+
+    text = Vocabulary.from_file(vocabulary).to_text()
+    try:
+        return BertPreprocessor.from_config({**settings, "vocabulary": text})
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{vocabulary.parent} holds settings that are not a preprocessor's ({error!r}); export it again"
+        ) from error
 
 
 def _remember_vocabulary(encoder: Any, path: Path | None, lower_case: bool | None) -> None:
