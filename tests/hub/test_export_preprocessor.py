@@ -105,6 +105,7 @@ def test_it_gives_what_the_published_one_gives(exported: Path, shared: Path, tmp
     np.testing.assert_array_equal(out["served"], expected["root/input_word_ids"])
 
 
+@pytest.mark.slow
 def test_in_tf_keras_with_an_exported_encoder(exported: Path, shared: Path, tmp_path: Path) -> None:
     pytest.importorskip("tensorflow_hub", reason="needs tensorflow-hub, tf-keras and setuptools<82")
     import tensorflow as tf
