@@ -21,13 +21,13 @@ D RKNN: [01:30:39.402] 6    OutputOperator     FLOAT16  CPU    (1,384)          
 D RKNN: [01:30:39.402] ----------------------------------------------------------
 D RKNN: [01:30:39.449] Total Internal Memory Size: 1536.5KB
 D RKNN: [01:30:39.449] Total Weight Memory Size: 21138.3KB
-"""  # noqa: E501
+"""
 SPARSE = HEAD.format("Cycles(DDR/NPU/Total)    SparseRatio") + RULE
 SPARSE += """\
 D RKNN: [01:57:02.402] 0    InputOperator      FLOAT16  CPU    \\                                        (4,256,384)            0/0/0                                 0            InputOperator:embeddings
 D RKNN: [01:57:02.402] 1    Conv               INT8     NPU    (1,384,1,128),(384,384,1,1),(384)        (1,384,1,128)          66050/36864/66050        0%           385          Conv:encoder.layer.0.attention.self.value/MatMul#2
 D RKNN: [01:57:02.402] 2    exSoftmax13        FLOAT16  CPU    (12,128,128)                             (12,128,128)           0/0/0                                 768          exSoftmax13:encoder.layer.0.attention.self.weights
-"""  # noqa: E501
+"""
 
 
 def test_reads_every_row_and_the_memory():

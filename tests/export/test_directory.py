@@ -66,7 +66,10 @@ def test_a_file_or_a_directory_that_came_to_be_meanwhile_is_not_replaced(tmp_pat
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 def test_an_unwritable_parent_is_found_at_once(tmp_path):
     tmp_path.chmod(0o500)
-    with pytest.raises(PermissionError, match="cannot be written"), staged(tmp_path / "model", overwrite=False):
+    with (
+        pytest.raises(PermissionError, match="cannot be written"),
+        staged(tmp_path / "model", overwrite=False),
+    ):
         pass
     tmp_path.chmod(0o700)
 

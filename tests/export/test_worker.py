@@ -17,7 +17,7 @@ import pytest
 from tfbert_npu.export.toolchain import Toolchain
 from tfbert_npu.export.worker import Limits, VendorSession, WorkerError
 
-FAKE = '''
+FAKE = """
 import os, signal, sys, time
 import numpy as np
 
@@ -65,7 +65,7 @@ class RKNN:
         return 0
     def release(self):
         pass
-'''
+"""
 
 
 @pytest.fixture
