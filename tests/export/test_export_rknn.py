@@ -260,7 +260,7 @@ def test_an_existing_directory_is_kept(small, tmp_path):
 
 
 def test_limits_hold_and_leave_nothing(small, tmp_path):
-    with pytest.raises(WorkerError, match="longer than 0.3 s") as caught:
+    with pytest.raises(WorkerError, match=r"longer than 0\.3 s") as caught:
         export_rknn(small, tmp_path / "m", shapes=((1, 32),), limits=Limits(seconds=0.3))
     assert caught.value.log == tmp_path / "m.failed" / "compiler.log"
     assert caught.value.log.is_file()

@@ -59,7 +59,7 @@ class SupportFile:
     """A file that the runtime needs beside the network."""
 
     path: str
-    kind: Literal["embeddings", "tokenizer", "config", "report", "card"]
+    kind: Literal["embeddings", "tokenizer", "config", "report"]
     sha256: str
     size: int
 
