@@ -15,7 +15,6 @@ import numpy as np
 import psutil
 import pytest
 
-from tests.export.models import bert, distilbert
 from tfbert_npu.artifact.manifest import Manifest
 from tfbert_npu.artifact.rknn_file import read_rknn
 from tfbert_npu.export.gate import GateError, agreement
@@ -24,6 +23,8 @@ from tfbert_npu.export.rknn import StrictError, export_rknn
 from tfbert_npu.export.source import ExportSource, source_of
 from tfbert_npu.export.worker import Limits, VendorSession, WorkerError
 from tfbert_npu.platforms import PLATFORMS
+
+from .models import bert, distilbert
 
 pytestmark = pytest.mark.slow
 
