@@ -216,7 +216,7 @@ def test_class_weights_reach_the_loss():
     model.compile("sgd")
     plain = Batches(rows, BatchOptions(batch_size=40, seq_length=16))
     weighted = Batches(rows, BatchOptions(batch_size=40, seq_length=16), class_weights=[1.0, 3.0])
-    inputs, labels, weights = next(weighted.epoch(0))
+    inputs, labels, _ = next(weighted.epoch(0))
     data = next(iter(dataset(weighted)))
     losses = keras.losses.sparse_categorical_crossentropy(labels, model.predict(inputs), from_logits=True)
     expected = (np.asarray(losses) * np.where(labels == 1, 3.0, 1.0)).mean()
