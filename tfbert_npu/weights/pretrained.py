@@ -28,20 +28,50 @@ def load_encoder(
     config = BertConfig.from_json(directory / "config.json", source="huggingface")
     try:
         state = to_state(read_tensors(directory), config)
+    except CheckpointError as error:
+        raise CheckpointError(f"{directory}: {error}") from error
+    return build_encoder(cls, config, state, directory, add_pooler=add_pooler, mlm=mlm, **kwargs)
+
+
+def build_encoder(
+    cls: type,
+    config: BertConfig,
+    state: State,
+    origin: Path,
+    *,
+    add_pooler: bool | None = None,
+    mlm: bool | None = None,
+    **kwargs: Any,
+) -> Any:
+    """Build a `BertEncoder` (`cls`) from a state, with the pooler and the MLM head that the state holds.
+
+    Args:
+        cls: `BertEncoder`.
+        config: Its architecture.
+        state: Its tensors; those of task heads are left aside.
+        origin: Where the state comes from, for messages.
+        add_pooler: Whether to load the pooler; by default if the state holds one.
+        mlm: Whether to load the masked language model head; by default if the state holds one.
+        **kwargs: Arguments of the layer.
+
+    Raises:
+        CheckpointError: A tensor is missing, unknown or of another shape; the message lists them all.
+    """
+    try:
         found_pooler = has_pooler(state, config)
         if add_pooler is None:
             add_pooler = found_pooler
             if not found_pooler and config.model_type == "bert":
                 warnings.warn(
-                    f"{directory} holds no pooler, so pooled_output is the first token's hidden state",
-                    stacklevel=3,
+                    f"{origin} holds no pooler, so pooled_output is the first token's hidden state",
+                    stacklevel=4,
                 )
         if mlm is None:
             mlm = has_mlm_head(state)
         encoder = cls(config, add_pooler=add_pooler, mlm=mlm, **kwargs)
         check_state(state, rows_of(encoder), config)
     except CheckpointError as error:
-        raise CheckpointError(f"{directory}: {error}") from error
+        raise CheckpointError(f"{origin}: {error}") from error
     encoder.build()
     assign(encoder, rows_of(encoder), state)
     return encoder
