@@ -19,7 +19,8 @@ import tensorflow_text as tf_text
 from tfbert_npu.errors import VocabularyError
 from tfbert_npu.preprocess.character_table import build_character_table
 from tfbert_npu.preprocess.characters import MAX_WORD_CHARACTERS, is_removed, is_space
-from tfbert_npu.preprocess.graph_normalizer import GraphNormalizer, decode_aligned, encode
+from tfbert_npu.preprocess.graph_normalizer import GraphNormalizer
+from tfbert_npu.preprocess.graph_text import decode_aligned, encode
 from tfbert_npu.preprocess.kernel_probe import (
     fast_normalizer,
     folded_pattern,
