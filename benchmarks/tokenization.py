@@ -1,6 +1,6 @@
 """Race our tokenizers against their peers, in one process, in turn: strings to packed ids.
 
-    python benchmarks/tokenization.py [VOCAB_TXT] [--texts FILE] [--sentences 1024] [--words 30] [--length 128]
+    python benchmarks/tokenization.py [VOCAB_TXT] [--texts FILE] [--sentences 1024] [--words 30]
 
 In a graph: `BertPreprocessor` against tensorflow-text's FastBertTokenizer with its packing, its BertTokenizer
 (what TF-Hub preprocessors run) and keras-hub's preprocessor. On the host: `BertTokenizer` against Hugging
