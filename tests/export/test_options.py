@@ -7,9 +7,7 @@ import pytest
 from tfbert_npu.config import BertConfig
 from tfbert_npu.export.options import checked_options
 
-CONFIG = BertConfig(
-    hidden_size=384, num_hidden_layers=6, num_attention_heads=12, intermediate_size=1536
-)
+CONFIG = BertConfig(hidden_size=384, num_hidden_layers=6, num_attention_heads=12, intermediate_size=1536)
 DEFAULTS = {
     "target_platform": "rk3588",
     "shapes": ((1, 128),),
