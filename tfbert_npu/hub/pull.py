@@ -194,7 +194,7 @@ def _remember_vocabulary(encoder: Any, path: Path | None, lower_case: bool | Non
 def _lower_case(folder: Path) -> bool | None:
     try:
         values = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     value = values.get("do_lower_case") if isinstance(values, dict) else None
     return value if isinstance(value, bool) else None

@@ -160,7 +160,7 @@ def _read_own_preprocessor(model: SavedModel) -> PreprocessorSpec:
         return PreprocessorSpec(
             vocabulary, bool(settings["lower_case"]), int(settings["seq_length"]), dict(settings)
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} holds no settings of a preprocessor; export it again") from error
 
 
