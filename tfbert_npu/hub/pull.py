@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, get_args
 
 from tfbert_npu.errors import CheckpointError, require
-from tfbert_npu.repository import list_files, local_directory
+from tfbert_npu.paths import list_files
+from tfbert_npu.repository import local_directory
 from tfbert_npu.weights.layout import Component, Layout, find_layout
 
 
