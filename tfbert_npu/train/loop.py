@@ -151,4 +151,7 @@ def dataset(
         data = data.map(lambda number, batch: transform(number, *batch))
     options = tf.data.Options()
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
-    return data.with_options(options).prefetch(2)
+    # No prefetching, neither ours nor tf.data's own: the thread that fetches calls Python, and to destroy its
+    # iterator while Python's lock is held waits for that thread for ever.
+    options.experimental_optimization.inject_prefetch = False
+    return data.with_options(options)

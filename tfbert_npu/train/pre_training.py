@@ -215,8 +215,8 @@ def pre_train(
             config = BertConfig.from_json(Path(model))
             if config.vocab_size < len(tokenizer.vocabulary):
                 raise ValueError(
-                    f"the configuration of {model} says vocab_size {config.vocab_size} but its vocabulary has "
-                    f"{len(tokenizer.vocabulary)} pieces; make them equal"
+                    f"the configuration of {model} says vocab_size {config.vocab_size} but its vocabulary "
+                    f"has {len(tokenizer.vocabulary)} pieces; make them equal"
                 )
             head = head_class(config, dtype=options.precision)
         else:
