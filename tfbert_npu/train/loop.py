@@ -90,6 +90,10 @@ def train(
         position = Position()
         if state.is_file():
             position = Position(**load_state(state, model))
+    if strategy.cluster_resolver is not None:
+        # Keras would average the logs of a step over machines along an axis that scalars do not have. Those
+        # of an epoch come from its metrics, which add up over all replicas.
+        model.distribute_reduction_method = "first"
     is_chief = strategy.cluster_resolver is None or strategy.cluster_resolver.task_id in (None, 0)
 
     def save_best() -> None:
@@ -103,7 +107,7 @@ def train(
         callbacks.append(keras.callbacks.TensorBoard(out / "tensorboard", update_freq="epoch"))
     if progress and is_chief:
         callbacks.append(ProgressBar(position, steps, options.epochs))
-    callbacks.append(SaveState(position, state, options.save_every, is_chief))
+    callbacks.append(SaveState(position, state, options.save_every, steps, is_chief))
     # `fit` knows one number of steps for all of its epochs, so an interrupted epoch is ended by a call of its
     # own.
     lasts = [position.epoch + 1, options.epochs] if position.step else [options.epochs]
