@@ -91,9 +91,14 @@ def test_any_callable_is_a_model(tmp_path):
         return {"logits": np.asarray(model(inputs))}
 
     expected = classify(model, TOKENIZER, TEXTS)
-    found = classify(session, TOKENIZER, TEXTS, labels=["x", "y"], batch_size=2)
-    for a, b in zip(expected, found, strict=True):
-        assert [one.score for one in a] == pytest.approx([one.score for one in b], abs=1e-5)
+
+    class Backend:
+        run = staticmethod(session)
+
+    for other in (session, Backend()):
+        found = classify(other, TOKENIZER, TEXTS, labels=["x", "y"], batch_size=2)
+        for a, b in zip(expected, found, strict=True):
+            assert [one.score for one in a] == pytest.approx([one.score for one in b], abs=1e-5)
     with pytest.raises(ValueError, match="carries no label names"):
         classify(session, TOKENIZER, TEXTS)
 
@@ -153,10 +158,11 @@ class Finder:
         self.start, self.end = (TOKENIZER.vocabulary.ids[word] for word in (start, end))
 
     def __call__(self, inputs):
-        context = inputs["input_type_ids"] == 1
+        ids, context = inputs["input_word_ids"], inputs["input_type_ids"] == 1
+        low = np.where(ids == TOKENIZER.vocabulary.cls_id, 0.0, -1.0)
         return {
-            "start_logits": np.where(context & (inputs["input_word_ids"] == self.start), 8.0, 0.0),
-            "end_logits": np.where(context & (inputs["input_word_ids"] == self.end), 8.0, 0.0),
+            "start_logits": np.where(context & (ids == self.start), 8.0, low),
+            "end_logits": np.where(context & (ids == self.end), 8.0, low),
         }
 
 

@@ -168,6 +168,20 @@ class BertHead(keras.Model):
             iterator = None
         super()._maybe_symbolic_build(iterator=iterator, data_batch=data_batch)
 
+    def train_step(self, data: Any) -> dict[str, Any]:
+        """One step of `fit`."""
+        return self._reducible(super().train_step(data))
+
+    def test_step(self, data: Any) -> dict[str, Any]:
+        """One step of `evaluate`."""
+        return self._reducible(super().test_step(data))
+
+    def _reducible(self, logs: dict[str, Any]) -> dict[str, Any]:
+        # Over several machines Keras averages a step's logs along an axis that scalars do not have.
+        if self.distribute_strategy.cluster_resolver is None:
+            return logs
+        return {name: ops.reshape(value, (1,)) for name, value in logs.items()}
+
     def compile_from_config(self, config: dict[str, Any]) -> None:
         """Compile as a saved model was, optimizer state to be filled in by the loader."""
         self.compile(**keras.saving.deserialize_keras_object(config))

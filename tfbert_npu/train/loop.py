@@ -90,10 +90,6 @@ def train(
         position = Position()
         if state.is_file():
             position = Position(**load_state(state, model))
-    if strategy.cluster_resolver is not None:
-        # Keras would average the logs of a step over machines along an axis that scalars do not have. Those
-        # of an epoch come from its metrics, which add up over all replicas.
-        model.distribute_reduction_method = "first"
     is_chief = strategy.cluster_resolver is None or strategy.cluster_resolver.task_id in (None, 0)
 
     def save_best() -> None:
