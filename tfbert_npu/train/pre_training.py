@@ -16,6 +16,7 @@ from tfbert_npu.errors import require
 from tfbert_npu.files import replacing
 from tfbert_npu.heads import BertForMaskedLM, BertForPreTraining
 from tfbert_npu.preprocess import BertTokenizer
+from tfbert_npu.tasks.running import call
 from tfbert_npu.train.batches import Batches, BatchOptions
 from tfbert_npu.train.distribution import strategy_scope
 from tfbert_npu.train.features import IGNORED, Feature, pack
@@ -155,8 +156,8 @@ def evaluate_masked(
     """Perplexity and accuracy at masked pieces (and of next sentences) over the first `steps` batches."""
     loss = right = count = next_right = next_count = 0.0
     for inputs, labels in dataset(batches, transform=transform).take(steps):
-        outputs = model.predict_on_batch(inputs)
-        logits = outputs["mlm_logits"] if isinstance(outputs, dict) else outputs
+        outputs = call(model, {name: np.asarray(array) for name, array in inputs.items()})
+        logits = outputs["mlm_logits"] if "mlm_logits" in outputs else outputs["logits"]
         words = np.asarray(labels["mlm_logits"] if isinstance(labels, dict) else labels)
         known = words != IGNORED
         scores = np.asarray(logits, np.float64)[known]
