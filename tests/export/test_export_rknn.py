@@ -215,6 +215,26 @@ def test_plain_int8_is_built_and_its_cost_counted_against_the_int8_rate(minilm, 
         export_rknn(minilm, tmp_path / "n", precision="w8a8")
 
 
+def test_a_functional_keras_model_passes_with_its_encoder_fused(tmp_path):
+    import keras
+
+    from tfbert_npu.config import BertConfig
+    from tfbert_npu.encoder import BertEncoder
+
+    config = BertConfig(**WIDE)
+    names = ("input_word_ids", "input_mask", "input_type_ids")
+    inputs = {name: keras.Input((None,), dtype="int32", name=name) for name in names}
+    outputs = BertEncoder(config)(inputs)
+    x = keras.layers.Dense(64, activation="relu")(outputs["sequence_output"])
+    model = keras.Model(inputs, keras.layers.Dense(8, name="tags")(x))
+    manifest = export_rknn(model, tmp_path / "m", shapes=((1, 32),))
+    assert manifest.head == "custom"
+    assert list(manifest.parity) == ["tags"]
+    kinds = [row["kind"] for row in json.loads((tmp_path / "m" / "cost.json").read_text())["1x32"]]
+    assert kinds.count("exSDPAttention") == 2
+    assert kinds.count("exNorm") == 5
+
+
 def test_a_failed_gate_leaves_evidence_and_no_directory(small, tmp_path):
     with pytest.raises(GateError, match=r"m\.failed/analysis/error_analysis\.txt") as caught:
         export_rknn(small, tmp_path / "m", shapes=((1, 32),), min_cosine=1.0)
