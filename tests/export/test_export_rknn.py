@@ -119,6 +119,15 @@ def test_one_dynamic_file_holds_the_weights_once_and_equals_the_static_files(min
         assert dynamic.cost[shape]["cycles"] == pytest.approx(static.cost[shape]["cycles"], rel=0.02)
 
 
+def test_a_wide_feed_forward_block_is_sliced_in_a_dynamic_file(tmp_path):
+    config, state, _ = bert(
+        "BertModel", **{**WIDE, "intermediate_size": 4096, "max_position_embeddings": 128}
+    )
+    shapes = ((1, 64), (1, 128))
+    manifest = export_rknn(ExportSource(config, state), tmp_path / "m", shapes=shapes)
+    assert manifest.build["ffn_slices"] == 8
+
+
 HEADS = [
     ("BertForMaskedLM", "masked_lm", {}, {}),
     ("BertForMaskedLM", "masked_lm", {}, {"masked_positions": 5}),

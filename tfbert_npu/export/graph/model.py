@@ -57,7 +57,7 @@ class GraphOptions:
     """What an ONNX graph takes and gives."""
 
     outputs: tuple[str, ...] | None = None
-    """Outputs in their order: the head's logits, `pooled_output`, `sequence_output`, `encoder_outputs_0` and so
+    """Outputs in order: the head's logits, `pooled_output`, `sequence_output`, `encoder_outputs_0` and so
     on, one per layer, or `encoder_outputs` for all of these. None: the head's logits, or pooled and sequence
     output of a bare encoder."""
     batch: Dim = "batch"
