@@ -43,8 +43,7 @@ def install_toolchain(
 
     An environment that is complete is left as it is; an unfinished one is made anew. The download is about
     125 MB, the environment 500 MB; CUDA is never among it. Torch and OpenCV are replaced by stand-ins,
-    because no
-    graph that this package writes needs them; what does says so.
+    because no graph that this package writes needs them; one that does says so.
 
     Args:
         version: Version of rknn-toolkit2, `"2.5.0"` or `"2.3.2"`. The board's runtime must not be older.
