@@ -21,17 +21,19 @@ class Platform:
     """Multiply-accumulates per cycle and core in float16."""
     int8_macs: int
     """The same in int8."""
+    fuses_attention: bool
+    """Whether the compiler makes one operator of an attention; elsewhere its softmax runs on the CPU."""
 
 
 _PLATFORMS = {
     platform.name: platform
     for platform in (
-        Platform("rk3588", "rk3588", 3, 512, 1024),
-        Platform("rk3588s", "rk3588", 3, 512, 1024),
-        Platform("rk3576", "rk3576", 2, 512, 1024),
-        Platform("rk3562", "rk3562", 1, 256, 512),
-        Platform("rk3566", "rk3566", 1, 128, 256),
-        Platform("rk3568", "rk3568", 1, 128, 256),
+        Platform("rk3588", "rk3588", 3, 512, 1024, True),
+        Platform("rk3588s", "rk3588", 3, 512, 1024, True),
+        Platform("rk3576", "rk3576", 2, 512, 1024, True),
+        Platform("rk3562", "rk3562", 1, 256, 512, True),
+        Platform("rk3566", "rk3566", 1, 128, 256, False),
+        Platform("rk3568", "rk3568", 1, 128, 256, False),
     )
 }
 PLATFORMS: tuple[str, ...] = tuple(_PLATFORMS)

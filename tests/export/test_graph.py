@@ -65,7 +65,7 @@ def test_slices_of_the_feed_forward_block_add_up(slices):
 
 
 def test_a_model_without_a_pooler_gives_the_first_token():
-    config, state, model = bert("BertModel", add_pooling_layer=False)
+    config, state, _ = bert("BertModel", add_pooling_layer=False)
     state = {name: value for name, value in state.items() if not name.startswith("pooler")}
     inputs = padded_inputs(config)
     ours = run(write_graph(config, state), inputs)
@@ -100,7 +100,12 @@ def test_heads_equal_transformers(class_name, head, names, shape):
         class_name, **labels, **causal
     )
     inputs = padded_inputs(config)
-    ours = run(write_graph(config, state, head, GraphOptions(batch=shape[0], length=shape[1])), inputs)
+    ours = run(
+        write_graph(
+            config, state, head, GraphOptions(batch=shape[0], length=shape[1], batched=shape[0] == 3)
+        ),
+        inputs,
+    )
     theirs = run_torch(model, inputs)
     assert list(ours) == list(names)
     for name, attribute in names.items():

@@ -129,7 +129,7 @@ class Manifest:
         if not path.is_file():
             raise FileNotFoundError(f"{directory} is no artefact directory: it holds no {MANIFEST}")
         if path.stat().st_size > _MOST_BYTES:
-            raise ArtifactError(f"{path} is {path.stat().st_size} bytes long, which no manifest is; export again")
+            raise ArtifactError(f"{path} is longer than any manifest; export or copy it again")
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
         except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
@@ -159,7 +159,8 @@ class Manifest:
             ArtifactError: A file is missing or is not the one that was exported.
         """
         wanted = None if paths is None else set(paths)
-        for entry in (*self.models, *self.support):
+        entries: tuple[ModelFile | SupportFile, ...] = (*self.models, *self.support)
+        for entry in entries:
             if wanted is not None and entry.path not in wanted:
                 continue
             path = Path(directory) / entry.path
@@ -171,7 +172,9 @@ class Manifest:
                     f"{path} has {size} bytes, not the {entry.size} of the manifest; copy or export it again"
                 )
             if sha256_of(path) != entry.sha256:
-                raise ArtifactError(f"{path} is not the file that was exported (SHA-256); copy or export it again")
+                raise ArtifactError(
+                    f"{path} is not the file that was exported (SHA-256); copy or export it again"
+                )
 
 
 def schema() -> dict[str, Any]:
@@ -194,7 +197,9 @@ def _validate(values: Any, path: Path) -> None:
     for entry in (*values["models"], *values["support"]):
         inside = PurePosixPath(entry["path"])
         if inside.is_absolute() or ".." in inside.parts or "\\" in entry["path"]:
-            raise ArtifactError(f"{path} names {entry['path']!r}, a file outside of its directory; do not use it")
+            raise ArtifactError(
+                f"{path} names {entry['path']!r}, a file outside of its directory; do not use it"
+            )
 
 
 def _model_file(value: Mapping[str, Any]) -> ModelFile:

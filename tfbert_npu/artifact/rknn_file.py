@@ -63,7 +63,9 @@ def read_rknn(path: str | os.PathLike[str]) -> RknnFile:
     path = Path(path)
     size = path.stat().st_size
     if size < _PAYLOAD + 8:
-        raise ArtifactError(f"{path} is no .rknn file or truncated: it has {size} bytes; export or copy it again")
+        raise ArtifactError(
+            f"{path} is no .rknn file or truncated: it has {size} bytes; export or copy it again"
+        )
     with open(path, "rb") as stream:
         # Not closed by hand: an error's traceback may still hold a view of it.
         data = memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ))
@@ -126,9 +128,12 @@ def _described(raw: bytes) -> dict[str, Any]:
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError, OverflowError) as error:
         if isinstance(error, ArtifactError):
             raise
-        raise ArtifactError(f"its description is not what the toolkit writes ({type(error).__name__})") from error
+        raise ArtifactError(
+            f"its description is not what the toolkit writes ({type(error).__name__})"
+        ) from error
     inputs, outputs = (
-        tuple(spec for _, spec in sorted(sides[side], key=lambda pair: pair[0])) for side in ("input", "output")
+        tuple(spec for _, spec in sorted(sides[side], key=lambda pair: pair[0]))
+        for side in ("input", "output")
     )
     if not inputs or not outputs:
         raise ArtifactError("it names no inputs or no outputs")
@@ -143,10 +148,7 @@ def _graphs(payload: memoryview) -> dict[str, Any]:
         tensors = graph.tables(_GRAPH_TENSORS, _MOST_TENSORS)
         graphs.append(
             tuple(
-                tuple(
-                    _tensor(tensors, index, types)
-                    for index in graph.numbers(field, _MOST_GRAPHS)
-                )
+                tuple(_tensor(tensors, index, types) for index in graph.numbers(field, _MOST_GRAPHS))
                 for field in (_GRAPH_INPUTS, _GRAPH_OUTPUTS)
             )
         )

@@ -24,8 +24,8 @@ def _text(name: str, manifest: Manifest, config: BertConfig) -> str:
         f"# {config.model_type} for {platform}",
         "",
         f"{config.num_hidden_layers} layers of {config.hidden_size}, {manifest.head.replace('_', ' ')}, "
-        f"{manifest.precision}, compiled by rknn-toolkit2 {version}; the board's runtime (librknnrt) must not "
-        "be older.",
+        f"{manifest.precision}, compiled by rknn-toolkit2 {version}; the board's runtime (librknnrt) must "
+        "not be older.",
         "",
         "```python",
         "from tfbert_npu import BertTokenizer, load_npu",
@@ -38,12 +38,15 @@ def _text(name: str, manifest: Manifest, config: BertConfig) -> str:
         "",
         "## Agreement with the model",
         "",
-        f"Simulator against {manifest.gate['reference']} on {manifest.gate['inputs']} with padding, worst case "
-        "over all shapes.",
+        f"Simulator against {manifest.gate['reference']} on {manifest.gate['inputs']} with padding, worst "
+        "case over all shapes.",
         "",
         "| output | cosine | largest difference |",
         "|---|---|---|",
-        *(f"| {name} | {one['cosine']:.6f} | {one['max_abs']:.2g} |" for name, one in manifest.parity.items()),
+        *(
+            f"| {name} | {one['cosine']:.6f} | {one['max_abs']:.2g} |"
+            for name, one in manifest.parity.items()
+        ),
         "",
         "## Cost by the compiler's count",
         "",

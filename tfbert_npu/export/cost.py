@@ -91,7 +91,7 @@ class Cost:
 
     @property
     def kib(self) -> int:
-        """KiB read and written, without the copies in and out, of which the compiler counts only the latter."""
+        """KiB read and written, without the copies in and out: the compiler counts only the latter."""
         copies = ("InputOperator", "OutputOperator")
         return sum(operator.kib for operator in self.operators if operator.kind not in copies)
 

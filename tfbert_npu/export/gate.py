@@ -58,7 +58,9 @@ def agreement(got: np.ndarray, expected: np.ndarray, mask: np.ndarray) -> Agreem
         norms = np.linalg.norm(a) * np.linalg.norm(b)
         worst = min(worst, float(a @ b / norms) if norms else float(np.array_equal(a, b)))
         largest = max(largest, float(np.max(np.abs(a - b), initial=0.0)))
-    return Agreement(cosine=-1.0 if broken else worst, max_abs=float("inf") if broken else largest, not_finite=broken)
+    return Agreement(
+        cosine=-1.0 if broken else worst, max_abs=float("inf") if broken else largest, not_finite=broken
+    )
 
 
 def worst_of(agreements: Iterable[Mapping[str, Agreement]]) -> dict[str, Agreement]:

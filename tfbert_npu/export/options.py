@@ -18,6 +18,8 @@ Shape = tuple[int, int]
 # The compiler splits a product whose input is larger than this, in bytes for one row of the batch: products
 # of 512 and of 768 values by 128 and 64 tokens in float16 stay whole, one of 768 by 128 is split.
 _WHOLE_INPUT = 128 * 1024
+_TILE = 128
+"""Tokens that it takes at a time: at 256 it splits as at 128."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ class RknnOptions:
         longest = max(length for _, length in self.shapes)
         for slices in range(1, config.intermediate_size // 32 + 1):
             width, rest = divmod(config.intermediate_size, slices)
-            if rest == 0 and width % 32 == 0 and width * longest * 2 <= _WHOLE_INPUT:
+            if rest == 0 and width % 32 == 0 and width * min(longest, _TILE) * 2 <= _WHOLE_INPUT:
                 return slices
         return 1
 

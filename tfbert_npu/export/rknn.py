@@ -86,8 +86,8 @@ def export_rknn(
     """Compile a model for a Rockchip NPU and write the artefact directory.
 
     The directory appears only if the compiled model, run in the vendor's simulator on padded texts, gives the
-    outputs of the model itself. Otherwise the log, the figures and the vendor's per-operator analysis are kept
-    beside it, in `<out_dir>.failed`, and the error says so.
+    outputs of the model itself. Otherwise the log, the figures and the vendor's per-operator analysis are
+    kept beside it, in `<out_dir>.failed`, and the error says so.
 
     Args:
         model: A `BertEncoder`, its `.mlm`, one of the `BertFor...` models, or the directory or hub repository
@@ -188,6 +188,7 @@ def _export(run: _Run, staging: Path, user_string: str) -> Manifest:
             outputs=options.outputs,
             embeddings=options.embeddings,
             ffn_slices=options.ffn_slices(source.config),
+            batched=any(batch > 1 for batch, _ in options.shapes),
             masked_positions=options.masked_positions,
         ),
     )
@@ -282,6 +283,7 @@ def _gate(
     staging: Path,
 ) -> dict[str, gate.Agreement]:
     fed = prepared(run.source, batches, run.options.embeddings)
+    expected: Sequence[Mapping[str, Any]]
     if run.source.reference is not None:
         expected = [run.source.reference(batch) for batch in batches]
     else:
@@ -303,7 +305,8 @@ def _gate(
         arrays = [np.ascontiguousarray(fed[0][s.name], s.dtype) for s in signature.inputs]
         table = session.analyse(arrays, staging / "analysis")
         raise gate.GateError(
-            f"the compiled model is not the model: {'; '.join(wrong)}; the cosine of every operator is in {table}"
+            f"the compiled model is not the model: {'; '.join(wrong)}; "
+            f"the cosine of every operator is in {table}"
         )
     return worst
 
@@ -319,13 +322,18 @@ def _ranges(run: _Run, onnx_path: Path, signature: Signature, batch: Inputs) -> 
             f"the model cannot run in fp16, see {onnx_path}"
         )
     if ranges[name] > FLOAT16_MAX / 4:
-        run.warnings.append(f"the activations of {name} reach {ranges[name]:.3g} of float16's {FLOAT16_MAX:.0f}")
+        run.warnings.append(
+            f"the activations of {name} reach {ranges[name]:.3g} of float16's {FLOAT16_MAX:.0f}"
+        )
     return dict(sorted(ranges.items(), key=lambda pair: -pair[1])[:10])
 
 
 def _check_header(path: Path, run: _Run, custom: str) -> None:
     header = read_rknn(path)
-    if header.platforms != (run.options.platform.target,) and run.options.platform.target not in header.platforms:
+    if (
+        header.platforms != (run.options.platform.target,)
+        and run.options.platform.target not in header.platforms
+    ):
         # The vendor writes rk3568 for its twin rk3566.
         twins = {"rk3566", "rk3568"}
         if not {run.options.platform.target, *header.platforms} <= twins:
@@ -336,6 +344,15 @@ def _check_header(path: Path, run: _Run, custom: str) -> None:
 
 def _check_targets(run: _Run, costs: Mapping[Shape, Cost]) -> None:
     for (batch, length), cost in costs.items():
+        fused = sum(operator.kind == "exSDPAttention" for operator in cost.operators)
+        if run.options.platform.fuses_attention and fused < run.source.config.num_hidden_layers:
+            text = (
+                f"at {batch}x{length} the compiler fused the attention of {fused} of "
+                f"{run.source.config.num_hidden_layers} layers; shapes of one batch size in a file, or "
+                'layout="static", and optimization_level 3 let it fuse all'
+            )
+            run.warnings.append(text)
+            run.say(f"warning: {text}")
         lost = cost.unexpected_on_cpu
         if not lost:
             continue

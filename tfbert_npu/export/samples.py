@@ -14,8 +14,8 @@ Inputs = dict[str, np.ndarray]
 TEXTS = (
     "The river had frozen over by the first week of December.",
     "How do I change the battery?",
-    "In 1969, after eight years of work and at a cost of some 25 billion dollars, two people walked on the Moon "
-    "for a little over two hours, while a third one stayed in orbit and waited for them to come back.",
+    "In 1969, after eight years of work and at a cost of some 25 billion dollars, two people walked on the "
+    "Moon for a little over two hours, while a third one stayed in orbit and waited for them to come back.",
     "Die Prüfung beginnt um halb neun, und wer zu spät kommt, darf nicht mehr hinein.",
     "人工智能正在改变我们的生活方式。",
     "¿Dónde está la biblioteca más cercana a la estación?",

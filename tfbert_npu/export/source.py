@@ -74,7 +74,9 @@ def source_of(
         head_outputs(head)  # refuses an unknown one
     directory = None if tokenizer is None else Path(tokenizer).expanduser()
     if directory is not None and not (directory / "vocab.txt").is_file():
-        raise FileNotFoundError(f"{directory} holds no vocab.txt; give the directory of the model's tokenizer")
+        raise FileNotFoundError(
+            f"{directory} holds no vocab.txt; give the directory of the model's tokenizer"
+        )
     if isinstance(model, ExportSource):
         source = model
     elif isinstance(model, (str, os.PathLike)):
@@ -104,7 +106,9 @@ def check_numbers(state: Mapping[str, np.ndarray]) -> None:
         largest = float(np.max(np.abs(tensor), initial=0.0))
         if not largest <= FLOAT16_MAX:
             what = "NaN or infinity" if not np.isfinite(largest) else f"{largest:.3g}, more than float16 can"
-            raise CheckpointError(f"the weights cannot be exported: {name} holds {what}; train the model again")
+            raise CheckpointError(
+                f"the weights cannot be exported: {name} holds {what}; train the model again"
+            )
 
 
 def _from_directory(model: str | os.PathLike[str], head: Head | None) -> ExportSource:
@@ -155,7 +159,7 @@ def _strange(model: Any) -> str:
 
 
 def tensorflow_reference(source: ExportSource) -> ExportSource:
-    """The source with our Keras encoder as its reference, where there is none yet and TensorFlow is installed.
+    """The source with our Keras encoder as its reference, if it has none and TensorFlow is installed.
 
     A head without a Keras model here keeps none; its reference is then ONNX in float32.
     """

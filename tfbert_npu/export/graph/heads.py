@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 from onnx import TensorProto
 
@@ -18,6 +20,9 @@ from tfbert_npu.export.graph.encoder import (
     word_table,
 )
 
+_WIDEST = 8192
+"""Channels of the widest tensor that the NPU transposes; a wider one goes to the CPU."""
+
 
 def mlm_logits(g: GraphBuilder, config: BertConfig, state: State, hidden: str) -> str:
     """Scores over the vocabulary, [B, P, H] -> [B, P, V], with the word embedding table as output matrix."""
@@ -27,8 +32,24 @@ def mlm_logits(g: GraphBuilder, config: BertConfig, state: State, hidden: str) -
     x = layer_norm(g, config, state, f"{name}.transform.LayerNorm", x)
     # The transposed table is a constant; the graph transposes it so that the file holds it once.
     kernel = g.op("Transpose", f"{name}.decoder", word_table(g, state), perm=[1, 0])
-    scores = g.op("MatMul", f"{name}.decoder", x, kernel)
-    return g.op("Add", f"{name}.decoder", scores, g.constant(f"{name}.bias", state[f"{name}.bias"]))
+    parts = -(-config.vocab_size // _WIDEST)
+    edges = [min(index * _WIDEST, config.vocab_size) for index in range(parts + 1)]
+    scores = []
+    for index, (start, end) in enumerate(itertools.pairwise(edges)):
+        scope = f"{name}.decoder.{index}"
+        columns = kernel
+        if parts > 1:
+            columns = g.op(
+                "Slice",
+                scope,
+                kernel,
+                g.constant(f"{scope}.start", [start]),
+                g.constant(f"{scope}.end", [end]),
+                g.constant("slice.axes.1", [1]),
+            )
+        bias = g.constant(f"{name}.bias.{index}", state[f"{name}.bias"][start:end])
+        scores.append(g.op("Add", scope, g.op("MatMul", scope, x, columns), bias))
+    return scores[0] if parts == 1 else g.op("Concat", f"{name}.decoder", *scores, axis=2)
 
 
 def at_positions(g: GraphBuilder, hidden: str, positions: str, like: str, most: int) -> str:
@@ -53,18 +74,18 @@ def at_positions(g: GraphBuilder, hidden: str, positions: str, like: str, most: 
     return g.op("MatMul", scope, rows, hidden)
 
 
-def nsp_logits(g: GraphBuilder, state: State, hidden: str) -> str:
+def nsp_logits(g: GraphBuilder, config: BertConfig, state: State, hidden: str, batched: bool) -> str:
     """Scores of "is the next sentence" and "is not", [B, S, H] -> [B, 2]."""
-    return linear(g, state, "cls.seq_relationship", pooled(g, state, hidden))
+    return linear(g, state, "cls.seq_relationship", pooled(g, config, state, hidden, batched))
 
 
-def sequence_logits(g: GraphBuilder, state: State, hidden: str) -> str:
+def sequence_logits(g: GraphBuilder, config: BertConfig, state: State, hidden: str, batched: bool) -> str:
     """Scores over labels from the pooled output, or DistilBERT's pre_classifier; [B, S, H] -> [B, labels]."""
     if "pre_classifier.weight" in state:
-        first = first_token(g, "pre_classifier", hidden)
+        first = first_token(g, config, "pre_classifier", hidden, batched)
         x = g.op("Relu", "pre_classifier", linear(g, state, "pre_classifier", first))
     else:
-        x = pooled(g, state, hidden)
+        x = pooled(g, config, state, hidden, batched)
     return linear(g, state, "classifier", x)
 
 

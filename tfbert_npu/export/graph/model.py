@@ -69,6 +69,8 @@ class GraphOptions:
     float32 [B, S, H] and the additive attention bias float32 [B, S], which `artifact.embeddings` computes."""
     ffn_slices: int = 1
     """Parts in which the inner layer of each feed-forward block is computed."""
+    batched: bool = False
+    """Whether the batch is larger than 1, see `graph.encoder.first_token`; both forms hold for any batch."""
     masked_positions: Dim | None = None
     """Number P of positions at which `mlm_logits` are wanted: an input masked_lm_positions int32 [B, P] more,
     and logits [B, P, V]. None: logits at every position."""
@@ -146,7 +148,7 @@ def write_graph(
         positions = g.input("masked_lm_positions", np.int32, [batch, options.masked_positions])
     states = encoder.encoder_layers(g, config, state, embeddings, bias, options.ffn_slices)
 
-    values = _output_values(g, config, state, head, names, states, positions, like)
+    values = _output_values(g, config, state, head, names, states, positions, like, options.batched)
     shapes = _output_shapes(config, state, options)
     for name in names:
         g.output(name, values[name], shapes(name, head))
@@ -162,22 +164,24 @@ def _output_values(
     states: Sequence[str],
     positions: str | None,
     like: str,
+    batched: bool,
 ) -> dict[str, str]:
     last = states[-1]
     values = {f"encoder_outputs_{index}": value for index, value in enumerate(states)}
     values["sequence_output"] = last
     if "pooled_output" in names:
-        values["pooled_output"] = encoder.pooled(g, state, last)
+        values["pooled_output"] = encoder.pooled(g, config, state, last, batched)
     if "mlm_logits" in names:
         scored = last
         if positions is not None:
             scored = heads.at_positions(g, last, positions, like, config.max_position_embeddings)
         values["mlm_logits"] = heads.mlm_logits(g, config, state, scored)
     if "nsp_logits" in names:
-        values["nsp_logits"] = heads.nsp_logits(g, state, last)
-    if "logits" in names:
-        per_token = head == "token_classification"
-        values["logits"] = (heads.token_logits if per_token else heads.sequence_logits)(g, state, last)
+        values["nsp_logits"] = heads.nsp_logits(g, config, state, last, batched)
+    if "logits" in names and head == "token_classification":
+        values["logits"] = heads.token_logits(g, state, last)
+    elif "logits" in names:
+        values["logits"] = heads.sequence_logits(g, config, state, last, batched)
     if "start_logits" in names or "end_logits" in names:
         values["start_logits"], values["end_logits"] = heads.span_logits(g, state, last)
     return values

@@ -1,4 +1,4 @@
-"""The toolchain: rknn-toolkit2 in a virtual environment of its own, because it cannot live beside TensorFlow."""
+"""The toolchain: rknn-toolkit2 in an environment of its own, because it cannot live beside TensorFlow."""
 
 from tfbert_npu.export.toolchain.environment import (
     DEFAULT_VERSION,

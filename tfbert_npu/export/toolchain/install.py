@@ -42,8 +42,8 @@ def install_toolchain(
     """Install rknn-toolkit2 and what it needs into a virtual environment of its own.
 
     An environment that is complete is left as it is; an unfinished one is made anew. The download is about
-    125 MB, the environment 500 MB; CUDA is never among it. Torch and OpenCV are replaced by stand-ins, because
-    no conversion of a text model calls them.
+    125 MB, the environment 500 MB; CUDA is never among it. Torch and OpenCV are replaced by stand-ins,
+    because no conversion of a text model calls them.
 
     Args:
         version: Version of rknn-toolkit2, `"2.5.0"` or `"2.3.2"`. The board's runtime must not be older.
@@ -157,7 +157,7 @@ def _lock(target: Path) -> Iterator[None]:
     """Two installs into one directory wait for each other."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        stream = open(target.parent / f".{target.name}.lock", "w")
+        stream = open(target.parent / f".{target.name}.lock", "w")  # noqa: SIM115 - closed below
     except OSError as error:
         raise ToolchainError(
             f"{target.parent} cannot be written ({error.strerror}); give another --dir"

@@ -3,27 +3,28 @@
     python -I vendor_process.py REPLY_FD STANDINS
 
 Requests are JSON objects, one per line, on standard input; each is answered by one JSON line on REPLY_FD.
-Standard output and error are the vendor's: its log. Arrays travel as .npz files. The process ends when its
-input does, and dies with its parent.
+Standard output and error are the vendor's: its log. Arrays travel as .npz files. The process ends when
+its input does, and dies with its parent.
 
 The vendor reports errors in four ways, and all become {"ok": false, "error": ..., "kind": ...}: an exception,
-a return code other than 0, None instead of a result, and SystemExit. A crash by signal is the parent's to see.
+a return code other than 0, None instead of a result, and SystemExit. A crash by signal is the parent's
+to see.
 """
 
 import ctypes
 import json
 import os
-import resource
 import signal
 import sys
 import time
+from typing import Any
 
 import numpy as np
 
 _PR_SET_PDEATHSIG = 1
 
 
-class VendorFailure(Exception):
+class VendorError(Exception):
     """The vendor said no without an exception."""
 
     def __init__(self, kind, message):
@@ -36,7 +37,7 @@ class Worker:
 
     def __init__(self, rknn_class):
         self._class = rknn_class
-        self._rknn = None
+        self._rknn: Any = None
         self._simulating = False
 
     def build(self, onnx, config, load, build):
@@ -68,7 +69,7 @@ class Worker:
         """Write the .rknn file."""
         self._check("export_rknn", self._rknn.export_rknn(path))
         if not os.path.isfile(path):
-            raise VendorFailure("return code", "export_rknn wrote no file")
+            raise VendorError("return code", "export_rknn wrote no file")
         return {"size": os.path.getsize(path)}
 
     def infer(self, inputs, outputs):
@@ -80,8 +81,9 @@ class Worker:
             arrays = [file[str(index)] for index in range(len(file.files))]
         values = self._rknn.inference(inputs=arrays)
         if values is None:
-            raise VendorFailure("none", "the simulator returned no result")
-        np.savez(outputs, **{str(index): np.asarray(value) for index, value in enumerate(values)})
+            raise VendorError("none", "the simulator returned no result")
+        named = {str(index): np.asarray(value) for index, value in enumerate(values)}
+        np.savez(outputs, **named)  # type: ignore[arg-type]
         return {"shapes": [list(np.shape(value)) for value in values]}
 
     def analyse(self, inputs, directory):
@@ -89,12 +91,10 @@ class Worker:
         with np.load(inputs, allow_pickle=False) as file:
             paths = []
             for index in range(len(file.files)):
-                path = os.path.abspath("analysis_%d.npy" % index)
+                path = os.path.abspath(f"analysis_{index}.npy")
                 np.save(path, file[str(index)])
                 paths.append(path)
-        self._check(
-            "accuracy_analysis", self._rknn.accuracy_analysis(inputs=paths, output_dir=directory)
-        )
+        self._check("accuracy_analysis", self._rknn.accuracy_analysis(inputs=paths, output_dir=directory))
         return {}
 
     def _load(self, onnx, config, load):
@@ -114,12 +114,22 @@ class Worker:
         if code is None and allow_none:
             return
         if code is None:
-            raise VendorFailure("none", step + " returned nothing")
+            raise VendorError("none", step + " returned nothing")
         if code != 0:
-            raise VendorFailure("return code", "%s returned %s" % (step, code))
+            raise VendorError("return code", f"{step} returned {code}")
+
+
+def peak_rss():
+    """Largest resident memory so far, in bytes. getrusage would count the parent's before exec as well."""
+    with open("/proc/self/status") as status:
+        for line in status:
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    return 0
 
 
 def main():
+    """Answer requests until there are no more."""
     reply_fd, standins = int(sys.argv[1]), sys.argv[2]
     # An orphan would go on compiling for minutes and hold gigabytes.
     libc = ctypes.CDLL(None, use_errno=True)
@@ -135,7 +145,7 @@ def main():
         try:
             from rknn.api import RKNN
         except Exception as error:
-            reply({"ok": False, "kind": "exception", "error": "importing rknn failed: %s" % error})
+            reply({"ok": False, "kind": "exception", "error": f"importing rknn failed: {error}"})
             raise
         worker = Worker(RKNN)
         reply({"ok": True})
@@ -145,21 +155,21 @@ def main():
             try:
                 answer = getattr(worker, request.pop("action"))(**request)
                 message = dict(answer, ok=True)
-            except VendorFailure as error:
+            except VendorError as error:
                 message = {"ok": False, "kind": error.kind, "error": str(error)}
             except SystemExit as error:
-                message = {"ok": False, "kind": "exit", "error": "the vendor called exit(%s)" % error.code}
+                message = {"ok": False, "kind": "exit", "error": f"the vendor called exit({error.code})"}
             except Exception as error:  # noqa: BLE001 - whatever the vendor raises must reach the parent
                 name = type(error).__name__
                 lines = str(error).strip().splitlines() or [""]
                 message = {
                     "ok": False,
                     "kind": "exception",
-                    "error": lines[-1] if lines[-1].startswith(name) else "%s: %s" % (name, lines[-1]),
+                    "error": lines[-1] if lines[-1].startswith(name) else f"{name}: {lines[-1]}",
                 }
-                print(error, flush=True)
+                print(error, flush=True)  # noqa: T201 - into the log
             message["seconds"] = time.monotonic() - started
-            message["peak_rss"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+            message["peak_rss"] = peak_rss()
             sys.stdout.flush()
             libc.fflush(None)  # the compiler's table goes through C's own buffer
             reply(message)

@@ -1,4 +1,4 @@
-"""Stand-in for torch: the two names that rknn-toolkit2 takes when it is imported, and an error for any other."""
+"""Stand-in for torch: the two names that rknn-toolkit2 takes on import, and an error for any other."""
 
 __version__ = "0.0.0+standin"
 
@@ -7,6 +7,7 @@ class no_grad:  # noqa: N801 - torch's own name
     """Decorates a function with itself."""
 
     def __call__(self, function):
+        """Return the function as it is."""
         return function
 
 
