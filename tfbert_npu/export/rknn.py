@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -162,7 +163,7 @@ def export_rknn(
         run.calibration = _calibration(run, calibration)
     with _evidence(target) as failed, staged(target, overwrite=overwrite) as staging:
         try:
-            manifest = _export(run, staging, user_string)
+            manifest = _export(run, staging, target.name, user_string)
         except (gate.GateError, WorkerError, StrictError) as error:
             shutil.rmtree(failed, ignore_errors=True)
             failed.mkdir(parents=True)
@@ -176,7 +177,7 @@ def export_rknn(
     return manifest
 
 
-def _export(run: _Run, staging: Path, user_string: str) -> Manifest:
+def _export(run: _Run, staging: Path, name: str, user_string: str) -> Manifest:
     options, source = run.options, run.source
     started = time.monotonic()
     run.say("writing ONNX")
@@ -213,9 +214,9 @@ def _export(run: _Run, staging: Path, user_string: str) -> Manifest:
     costs: dict[Shape, Cost] = {}
     agreements: dict[Shape, dict[str, gate.Agreement]] = {}
     peak = 0
-    for name, shapes in options.files():
+    for file, shapes in options.files():
         with VendorSession(run.toolchain, staging / _LOG, run.limits) as session:
-            run.say(f"compiling {name} for {', '.join(f'{b}x{s}' for b, s in shapes)}")
+            run.say(f"compiling {file} for {', '.join(f'{b}x{s}' for b, s in shapes)}")
             calibration = None
             if run.calibration is not None:
                 calibration = prepared(source, run.calibration, options.embeddings)
@@ -223,14 +224,15 @@ def _export(run: _Run, staging: Path, user_string: str) -> Manifest:
             for shape in shapes:
                 run.say(f"simulating {shape[0]}x{shape[1]}")
                 agreements[shape] = _gate(run, session, signature, onnx_path, inputs[shape], staging)
-            session.export(staging / name)
+            session.export(staging / file)
             peak = max(peak, session.peak_memory)
-        _check_header(staging / name, run, custom)
+        _check_header(staging / file, run, custom)
     _check_targets(run, costs)
     run.say("writing the directory")
     return write_contents(
         staging,
         Exported(
+            name=name,
             source=source,
             options=options,
             signature=signature,
@@ -356,8 +358,13 @@ def _check_targets(run: _Run, costs: Mapping[Shape, Cost]) -> None:
         lost = cost.unexpected_on_cpu
         if not lost:
             continue
-        names = ", ".join(sorted({f"{operator.kind} ({operator.name})" for operator in lost})[:4])
-        text = f"at {batch}x{length} the CPU computes {len(lost)} operators that the NPU should: {names}, ..."
+        kinds = Counter(operator.kind for operator in lost).most_common()
+        names = ", ".join(f"{count} {kind}" for kind, count in kinds)
+        largest = max(lost, key=lambda operator: operator.kib)
+        text = (
+            f"at {batch}x{length} the CPU computes {len(lost)} operators that the NPU should ({names}), "
+            f"the largest {largest.name} with {largest.kib} KiB"
+        )
         if run.strict:
             raise StrictError(f"{text}; leave out strict to accept that")
         run.warnings.append(text)

@@ -119,7 +119,7 @@ def _metrics(metrics: Mapping[str, float]) -> str:
 
 def _artifact(manifest: Mapping[str, Any]) -> str:
     """The files for the NPU and how far their outputs were from the original's, as measured at export."""
-    files = manifest.get("files")
+    files = manifest.get("models")
     if not files:
         return ""
     entries = files.items() if isinstance(files, dict) else ((str(f.get("path")), f) for f in files)
