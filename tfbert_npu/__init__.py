@@ -28,6 +28,7 @@ _HOME = {
     "BertPreprocessor": "tfbert_npu.preprocess.layer",
     "BertTokenizer": "tfbert_npu.preprocess",
     "export_saved_model": "tfbert_npu.export.saved_model",
+    "load_npu": "tfbert_npu.runtime",
     "pull_from_hub": "tfbert_npu.hub.pull",
     "push_to_hub": "tfbert_npu.hub.push",
 }

@@ -27,7 +27,9 @@ CONFIG = {
     "type_vocab_size": 2,
     "hidden_act": "gelu",
 }
-INPUTS = tuple(TensorSpec(name, "int32", (-1, -1)) for name in ("input_word_ids", "input_mask", "input_type_ids"))
+INPUTS = tuple(
+    TensorSpec(name, "int32", (-1, -1)) for name in ("input_word_ids", "input_mask", "input_type_ids")
+)
 OUTPUTS = (
     TensorSpec("pooled_output", "float32", (-1, HIDDEN)),
     TensorSpec("sequence_output", "float32", (-1, -1, HIDDEN)),
@@ -92,7 +94,9 @@ def change_manifest(directory: Path, **changes: Any) -> None:
     dataclasses.replace(Manifest.read(directory), **changes).write(directory)
 
 
-def requests(rng: np.random.Generator, batch: int, width: int, vocabulary: int = 50000) -> dict[str, np.ndarray]:
+def requests(
+    rng: np.random.Generator, batch: int, width: int, vocabulary: int = 50000
+) -> dict[str, np.ndarray]:
     """Random ids with padding of different lengths."""
     lengths = rng.integers(1, width + 1, batch)
     mask = (np.arange(width) < lengths[:, None]).astype(np.int32)
@@ -101,7 +105,9 @@ def requests(rng: np.random.Generator, batch: int, width: int, vocabulary: int =
     return {"input_word_ids": ids, "input_mask": mask, "input_type_ids": types}
 
 
-def _entry(path: Path, kind: Any, shapes: Any, inputs: Any, outputs: Any, platform: Any = None, version: Any = None) -> ModelFile:
+def _entry(
+    path: Path, kind: Any, shapes: Any, inputs: Any, outputs: Any, platform: Any = None, version: Any = None
+) -> ModelFile:
     return ModelFile(
         path=path.name,
         kind=kind,

@@ -22,7 +22,9 @@ def make_board(root: Path, soc_name: str = "rk3588", version: str = "2.5.0") -> 
     (tree / "compatible").write_bytes(b"radxa,rock-5b\0rockchip," + soc_name.encode() + b"\0")
     library = root / "usr" / "lib"
     library.mkdir(parents=True, exist_ok=True)
-    (library / "librknnrt.so").write_bytes(b"\x7fELF...librknnrt version: %s (429f97ae6b)\0" % version.encode())
+    (library / "librknnrt.so").write_bytes(
+        b"\x7fELF...librknnrt version: %s (429f97ae6b)\0" % version.encode()
+    )
 
 
 @pytest.fixture

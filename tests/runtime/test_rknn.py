@@ -30,7 +30,9 @@ def test_requests_of_any_size(tmp_path: Path, board: Board, layout: str, soc_nam
         for batch, width in ((1, 1), (1, 16), (1, 64), (2, 40), (7, 16), (23, 64), (0, 16), (3, 100)):
             inputs = requests(rng, batch, width)
             if width == 100:
-                inputs = {name: value * (np.arange(100) < 60).astype(np.int32) for name, value in inputs.items()}
+                inputs = {
+                    name: value * (np.arange(100) < 60).astype(np.int32) for name, value in inputs.items()
+                }
             assert_right(model(inputs), inputs)
         stats = model.stats()
         assert stats.errors == 0
@@ -44,7 +46,11 @@ def test_a_large_id_is_not_narrowed(artifact: Path, board: Board) -> None:
     driver = board()
     with load_npu(artifact, cores=1) as model:
         ids = np.full((1, 16), 49_999, np.int64)
-        inputs = {"input_word_ids": ids, "input_mask": np.ones_like(ids), "input_type_ids": np.zeros_like(ids)}
+        inputs = {
+            "input_word_ids": ids,
+            "input_mask": np.ones_like(ids),
+            "input_type_ids": np.zeros_like(ids),
+        }
         assert_right(model(inputs), {name: value.astype(np.int32) for name, value in inputs.items()})
     assert driver.seen[-1][0][0].endswith(":int32")
 
@@ -56,7 +62,10 @@ def test_arrays_of_any_layout_in_memory(artifact: Path, board: Board) -> None:
     with load_npu(artifact, cores=1) as model:
         strided = {name: np.repeat(value, 2, axis=1)[:, ::2] for name, value in inputs.items()}
         assert_right(model(strided), inputs)
-        assert_right(model({name: np.asfortranarray(np.vstack([value] * 4)) for name, value in inputs.items()}), {name: np.vstack([value] * 4) for name, value in inputs.items()})
+        assert_right(
+            model({name: np.asfortranarray(np.vstack([value] * 4)) for name, value in inputs.items()}),
+            {name: np.vstack([value] * 4) for name, value in inputs.items()},
+        )
 
 
 def test_eight_threads(artifact: Path, board: Board) -> None:
@@ -87,9 +96,14 @@ def test_eight_threads(artifact: Path, board: Board) -> None:
 
 def test_a_text_that_is_too_long(artifact: Path, board: Board) -> None:
     board()
-    inputs = {name: np.ones((2, 100), np.int32) for name in ("input_word_ids", "input_mask", "input_type_ids")}
+    inputs = {
+        name: np.ones((2, 100), np.int32) for name in ("input_word_ids", "input_mask", "input_type_ids")
+    }
     inputs["input_word_ids"][:, :] = np.arange(100, 200)
-    with load_npu(artifact) as model, pytest.raises(ValueError, match="100 tokens and the longest compiled shape takes 64"):
+    with (
+        load_npu(artifact) as model,
+        pytest.raises(ValueError, match="100 tokens and the longest compiled shape takes 64"),
+    ):
         model(inputs)
     with load_npu(artifact, truncate=True) as model:
         outputs = model(inputs)
@@ -145,7 +159,10 @@ def test_an_old_runtime(artifact: Path, board: Board) -> None:
 
 def test_another_soc(tmp_path: Path, board: Board) -> None:
     driver = board("rk3576")
-    with pytest.raises(ArtifactError, match=r"is for rk3588 and this board is rk3576; export it with target_platform='rk3576'"):
+    with pytest.raises(
+        ArtifactError,
+        match=r"is for rk3588 and this board is rk3576; export it with target_platform='rk3576'",
+    ):
         load_npu(write_artifact(tmp_path / "a"))
     assert driver.inits == 0
     board("rk3566", cores=1)
@@ -308,7 +325,9 @@ def test_no_board_and_no_runtime(artifact: Path, tmp_path: Path, monkeypatch: py
 
 
 def test_unknown_options(artifact: Path) -> None:
-    with pytest.raises(ValueError, match=r"backend must be one of \('auto', 'rknn', 'simulator', 'onnx'\), got 'npu'"):
+    with pytest.raises(
+        ValueError, match=r"backend must be one of \('auto', 'rknn', 'simulator', 'onnx'\), got 'npu'"
+    ):
         load_npu(artifact, backend="npu")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="on_error must be one of"):
         load_npu(artifact, on_error="tf")  # type: ignore[arg-type]
@@ -327,7 +346,9 @@ def test_unknown_options(artifact: Path) -> None:
 )
 def test_wrong_inputs(artifact: Path, board: Board, change: dict[str, object], message: str) -> None:
     driver = board()
-    inputs: dict[str, object] = {name: np.ones((1, 4), np.int32) for name in ("input_word_ids", "input_mask", "input_type_ids")}
+    inputs: dict[str, object] = {
+        name: np.ones((1, 4), np.int32) for name in ("input_word_ids", "input_mask", "input_type_ids")
+    }
     inputs.update(change)
     with load_npu(artifact, warm_up=False) as model, pytest.raises(ValueError, match=message):
         model({name: value for name, value in inputs.items() if value is not None})

@@ -78,7 +78,9 @@ def named(
     if values is None:
         raise BackendError(f"{who} failed to compute and gave no outputs")
     if len(values) != len(specs):
-        raise BackendError(f"{who} gave {len(values)} outputs instead of {len(specs)}; export the model again")
+        raise BackendError(
+            f"{who} gave {len(values)} outputs instead of {len(specs)}; export the model again"
+        )
     outputs = {}
     for spec, value in zip(specs, values, strict=True):
         if value.shape != filled(spec, shape) or value.dtype != np.float32:

@@ -240,7 +240,10 @@ class _OnnxStandIn:
     def __init__(self, artifact: Artifact, options: Options) -> None:
         self._directory = artifact.directory
         self._options = Options(
-            backend="onnx", truncate=options.truncate, check_finite=options.check_finite, threads=options.threads
+            backend="onnx",
+            truncate=options.truncate,
+            check_finite=options.check_finite,
+            threads=options.threads,
         )
         self._model: NpuModel | None = None
 

@@ -249,7 +249,9 @@ class NpuModel:
                 "a longer shape, tokenize with a smaller seq_length, or load with truncate=True"
             )
         if MLM_POSITIONS in inputs:
-            raise ValueError(f"texts with masked_lm_positions cannot be cut off at {longest} tokens; shorten them")
+            raise ValueError(
+                f"texts with masked_lm_positions cannot be cut off at {longest} tokens; shorten them"
+            )
         rows = np.flatnonzero(lengths > longest)
         shortened = {name: value.copy() for name, value in inputs.items()}
         for value in shortened.values():
@@ -316,4 +318,3 @@ def _check_finite(results: Sequence[Arrays], placements: Sequence[Placement]) ->
                     f"{name} holds NaN or infinity at {placement.shape[0]}x{placement.shape[1]}; compare the "
                     "artefact with `tfbert-npu doctor` and export it again"
                 )
-

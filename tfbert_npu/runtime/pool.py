@@ -25,7 +25,17 @@ _ATTEMPTS = 2
 class Call:
     """One call of a backend, from its submission to its answer."""
 
-    __slots__ = ("_done", "attempts", "cancelled", "error", "inputs", "outputs", "queued", "started", "worker")
+    __slots__ = (
+        "_done",
+        "attempts",
+        "cancelled",
+        "error",
+        "inputs",
+        "outputs",
+        "queued",
+        "started",
+        "worker",
+    )
 
     def __init__(self, inputs: Arrays) -> None:
         self.inputs = inputs
@@ -189,7 +199,9 @@ class Pool:
         if self._closed:
             raise BackendError("the model is closed; load the artefact again")
         if not self._working:
-            raise BackendError("no context is left after failures; load the artefact again") from self._last_failure
+            raise BackendError(
+                "no context is left after failures; load the artefact again"
+            ) from self._last_failure
         calls = [Call(batch) for batch in batches]
         for call in calls:
             self.queue.put(call)

@@ -211,7 +211,9 @@ class Driver:
             outputs = opened.compute(arrays)
             # Where another thread's call in the same context would come between.
             time.sleep(0)
-            opened.outputs = [value * np.float32(np.nan) for value in outputs] if self.faults.not_a_number else outputs
+            opened.outputs = (
+                [value * np.float32(np.nan) for value in outputs] if self.faults.not_a_number else outputs
+            )
         with self._lock:
             self.calls_on[core] = self.calls_on.get(core, 0) + 1
         return SUCCESS

@@ -57,7 +57,11 @@ class _Lite:
         return 0
 
     def init_runtime(
-        self, target: str | None = None, device_id: str | None = None, async_mode: bool = False, core_mask: int = 0
+        self,
+        target: str | None = None,
+        device_id: str | None = None,
+        async_mode: bool = False,
+        core_mask: int = 0,
     ) -> int:
         if self.rknn_data is None:
             _log.error("Model is not loaded yet, this interface should be called after load_rknn!")
@@ -149,7 +153,9 @@ class _Runtime:
                 attributes[index].dims[place] = length
             given[index] = Input(index, array.ctypes.data, array.nbytes, 0, NUMBERS[array.dtype.name], 3)
         if self._dynamic:
-            code = self._driver.rknn_set_input_shapes(self._context, len(inputs), ctypes.addressof(attributes))
+            code = self._driver.rknn_set_input_shapes(
+                self._context, len(inputs), ctypes.addressof(attributes)
+            )
             if code != 0:
                 raise RuntimeError(f"Set input shape failed. error code: {code}")
         code = self._driver.rknn_inputs_set(self._context, len(inputs), ctypes.addressof(given))

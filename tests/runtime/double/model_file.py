@@ -35,11 +35,28 @@ class FakeModel:
 
     def write(self, path: Path) -> None:
         tensors, edges = [], []
-        sides = (("input", self.inputs, self.input_shapes[0]), ("output", self.outputs, self.output_shapes[0]))
+        sides = (
+            ("input", self.inputs, self.input_shapes[0]),
+            ("output", self.outputs, self.output_shapes[0]),
+        )
         for side, names, shapes in sides:
             for place, ((name, dtype), shape) in enumerate(zip(names, shapes, strict=True)):
-                edges.append({"left": side, "left_tensor_id": place, "right": "norm_tensor", "right_tensor_id": len(tensors)})
-                tensors.append({"tensor_id": len(tensors), "url": name, "size": list(shape), "dtype": {"qnt_type": dtype}})
+                edges.append(
+                    {
+                        "left": side,
+                        "left_tensor_id": place,
+                        "right": "norm_tensor",
+                        "right_tensor_id": len(tensors),
+                    }
+                )
+                tensors.append(
+                    {
+                        "tensor_id": len(tensors),
+                        "url": name,
+                        "size": list(shape),
+                        "dtype": {"qnt_type": dtype},
+                    }
+                )
         description = json.dumps(
             {
                 "norm_tensor": tensors,
@@ -51,7 +68,9 @@ class FakeModel:
             }
         ).encode()
         head = MAGIC + struct.pack("<QQ", _FORMAT, len(self.payload))
-        path.write_bytes(head.ljust(64, b"\0") + self.payload + struct.pack("<Q", len(description)) + description)
+        path.write_bytes(
+            head.ljust(64, b"\0") + self.payload + struct.pack("<Q", len(description)) + description
+        )
 
     @classmethod
     def parse(cls, content: bytes) -> FakeModel | None:
