@@ -99,6 +99,7 @@ class Delegation:
         self._lock = threading.Lock()
         self._model: NpuModel | None = None
         self._tripwire: Any = None
+        self._variables: list[tuple[Any, Any]] = []
         self._nothing: dict[tuple[int, ...], Any] = {}
 
     @property
@@ -159,7 +160,7 @@ class Delegation:
             run = self._run_eagerly
         else:
             run = self._run_in_graph
-        anchor = tf.convert_to_tensor(encoder.embeddings.layer_norm.gamma.value)
+        anchor = self._anchor(encoder)
         values = run(tf, anchor, names, given, [tf.convert_to_tensor(inputs[name]) for name in names])
         named = dict(zip(given, values, strict=True))
         return self._arranged(tf, encoder, named, inputs, mlm)
@@ -241,6 +242,14 @@ class Delegation:
         # with a message of their own (Assert, CheckNumerics), TensorFlow runs every one.
         hidden_size = tf.raw_ops.PlaceholderWithDefault(input=tf.zeros([2], dtype), shape=[None])
         return tf.reshape(hidden_size[:1], shape, name="not_in_the_artifact_export_it_with_encoder_outputs")
+
+    def _anchor(self, encoder: Any) -> Any:
+        """A variable of the encoder that training would change, or None if it is frozen."""
+        if not self._variables:
+            parts = [part for part in (*encoder.layers, encoder.embeddings, encoder.pooler) if part is not None]
+            self._variables = [(part, part.weights[0]) for part in parts]
+        # Keras' own flag: TensorFlow's tape watches frozen variables as well.
+        return next((variable.value for part, variable in self._variables if part.trainable), None)
 
     def _refuse_saving(self, tf: Any) -> None:
         """Let the graph capture a variable that nothing tracks: TensorFlow then refuses to save it."""
@@ -382,6 +391,8 @@ def _without_gradient(tf: Any, anchor: Any, values: list[Any]) -> list[Any]:
 
     Without it a gradient would be None, or 0, and training would silently leave the encoder as it is.
     """
+    if anchor is None:
+        return values
 
     @tf.custom_gradient
     def passed(weight: Any) -> Any:
@@ -393,4 +404,4 @@ def _without_gradient(tf: Any, anchor: Any, values: list[Any]) -> list[Any]:
 
         return [tf.identity(value) for value in values], gradient
 
-    return list(passed(anchor))
+    return list(passed(tf.convert_to_tensor(anchor)))
