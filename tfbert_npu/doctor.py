@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import importlib.util
 import os
 import platform
 import re
@@ -21,9 +20,6 @@ from tfbert_npu.runtime.memory import memory_estimate
 PACKAGES = (
     "tfbert-npu", "numpy", "rknn-toolkit-lite2", "onnxruntime", "tensorflow", "tensorflow-text", "keras",
 )  # fmt: skip
-MIN_DRIVER = "0.9.2"
-"""The first NPU driver that the vendor's notes for toolkit 2.x name as sufficient for an RK3588."""
-
 _DRIVER_FILES = ("sys/module/rknpu/version", "sys/kernel/debug/rknpu/version", "proc/rknpu/version")
 _NPU_DEVICES = ("dev/dri/renderD129", "dev/rknpu")
 
@@ -149,8 +145,6 @@ def _on_the_machine(facts: dict[str, Any], root: Path) -> Iterator[Finding]:
             "the kernel has no NPU driver (rknpu)",
             "boot the board vendor's kernel, or load the rknpu module",
         )
-    elif driver is not None and soc.version_tuple(driver) < soc.version_tuple(MIN_DRIVER):
-        yield Finding("warning", f"the NPU driver is {driver}, older than {MIN_DRIVER}", "update the kernel")
     for clock in facts["clocks"]:
         if clock.governor != "performance" and clock.current_hz < clock.most_hz:
             yield Finding(
@@ -165,12 +159,12 @@ def _artifact(directory: Path, facts: dict[str, Any]) -> tuple[dict[str, Any], l
     try:
         manifest = Manifest.read(directory)
     except ArtifactError as error:
-        return {"directory": str(directory)}, [Finding("error", str(error), "export it again")]
+        return {"directory": str(directory)}, [_damaged(error)]
     findings = []
     try:
         manifest.check_files(directory)
     except ArtifactError as error:
-        findings.append(Finding("error", str(error), "copy or export the directory again"))
+        findings.append(_damaged(error))
     cores = max(facts["cores"], 1)
     memory = memory_estimate(manifest, cores) // _MIB
     files = manifest.rknn_files
@@ -186,6 +180,11 @@ def _artifact(directory: Path, facts: dict[str, Any]) -> tuple[dict[str, Any], l
     if facts["soc"] is not None:
         findings += _fit(described, facts, memory, cores)
     return described, findings
+
+
+def _damaged(error: ArtifactError) -> Finding:
+    what, _, remedy = str(error).rpartition("; ")
+    return Finding("error", what, remedy)
 
 
 def _fit(described: dict[str, Any], facts: dict[str, Any], memory: int, cores: int) -> Iterator[Finding]:

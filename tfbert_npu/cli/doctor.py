@@ -5,7 +5,12 @@ from __future__ import annotations
 import json
 import sys
 
+from typing import TYPE_CHECKING, Any
+
 import click
+
+if TYPE_CHECKING:
+    from tfbert_npu.doctor import Report
 
 
 @click.command()
@@ -27,7 +32,7 @@ def doctor(artifact: str | None, as_json: bool) -> None:
         sys.exit(1)
 
 
-def _print(report) -> None:  # type: ignore[no-untyped-def]
+def _print(report: Report) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -47,10 +52,15 @@ def _print(report) -> None:  # type: ignore[no-untyped-def]
         table.add_row(name, version or "-")
     if report.artifact is not None:
         for name, value in report.artifact.items():
-            text = ", ".join("x".join(map(str, v)) if isinstance(v, list) else str(v) for v in value) if isinstance(value, list) else str(value)
-            table.add_row(f"artefact: {name}", text)
+            table.add_row(f"artefact: {name}", _text(value))
     console = Console(highlight=False)
     console.print(table)
     for finding in report.findings:
-        console.print(f"{finding.level}: {finding.what}; {finding.remedy}", markup=False)
-    console.print(f"Verdict: {report.verdict}", markup=False)
+        click.echo(f"{finding.level}: {finding.what}; {finding.remedy}")
+    click.echo(f"Verdict: {report.verdict}")
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, list):
+        return str(value)
+    return ", ".join("x".join(map(str, item)) if isinstance(item, list) else str(item) for item in value)
