@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,9 +12,12 @@ import pytest
 from tests.runtime.artifacts import write_artifact
 from tests.runtime.double import lite
 from tests.runtime.double.driver import Driver
+from tests.runtime.emulation import wheel
 from tfbert_npu.runtime import soc
 
 Board = Callable[..., Driver]
+EMULATED = "TFBERT_NPU_EMULATED" in os.environ
+"""Whether this is the emulated aarch64 Python, which has the vendor's wheel."""
 
 
 def make_board(root: Path, soc_name: str = "rk3588", version: str = "2.5.0") -> None:
@@ -33,6 +37,9 @@ def board(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Board:
 
     def make(soc_name: str = "rk3588", **options: object) -> Driver:
         driver = Driver(**options)  # type: ignore[arg-type]
+        if EMULATED:
+            monkeypatch.setitem(sys.modules, "rknnlite.api", wheel.install(driver))
+            return driver
         make_board(tmp_path / "board", soc_name, driver.version)
         monkeypatch.setattr(soc, "ROOT", tmp_path / "board")
         monkeypatch.setitem(sys.modules, "rknnlite", type(sys)("rknnlite"))
