@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from tests.export.models import bert, padded_inputs
 from tfbert_npu.errors import CheckpointError
 from tfbert_npu.export.graph.model import head_outputs
 from tfbert_npu.export.onnx_file import compare_onnx, export_onnx
 from tfbert_npu.export.samples import random_inputs
 from tfbert_npu.export.source import CLASS_OF_HEAD, ExportSource, source_of, tensorflow_reference
+
+from .models import bert, padded_inputs
 
 
 def test_a_directory_gives_weights_head_and_tokenizer(minilm):
