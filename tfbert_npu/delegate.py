@@ -1,7 +1,7 @@
 """An encoder's call, handed to the runtime: the only `tf.py_function` in the package.
 
-Called eagerly the layer goes straight to the runtime. In a graph its call is a py_function, which lives in the
-Python process that traced it and nowhere else, so a graph that holds one refuses to be saved.
+Called eagerly the layer goes straight to the runtime. In a graph its call is a py_function, which lives in
+the Python process that traced it and nowhere else, so a graph that holds one refuses to be saved.
 """
 
 from __future__ import annotations
@@ -89,8 +89,8 @@ class Settings:
 class Delegation:
     """The binding of one encoder to one artefact.
 
-    It is made at once by `delegate_to`; of a layer that was loaded from a `.keras` file it is made at the first
-    call, for only then are the weights there that the artefact must have been made from.
+    It is made at once by `delegate_to`; of a layer that was loaded from a `.keras` file it is made at the
+    first call, for only then are the weights there that the artefact must have been made from.
     """
 
     def __init__(self, encoder: Any, settings: Settings) -> None:
@@ -181,10 +181,10 @@ class Delegation:
         def compute(*eager: Any) -> list[np.ndarray]:
             layer = encoder()
             delegation = None if layer is None else layer.delegation
-            if delegation is None:
+            if layer is None or delegation is None:
                 raise RuntimeError(
-                    "this graph was traced while the encoder was delegated, and it is not any more; trace the "
-                    "function again"
+                    "this graph was traced while the encoder was delegated, and it is not any more; trace "
+                    "the function again"
                 )
             arrays = {name: tensor.numpy() for name, tensor in zip(names, eager, strict=True)}
             # The values were not to be seen when the graph was traced.
@@ -221,7 +221,9 @@ class Delegation:
         hidden = [named.pop(f"encoder_outputs_{index}", None) for index in range(layers)]
         shape = (*tf.unstack(tf.shape(inputs[WORD_IDS])), encoder.config.hidden_size)
         if "sequence_output" not in named:
-            named["sequence_output"] = hidden[-1] if hidden[-1] is not None else self._missing(tf, shape, dtype)
+            named["sequence_output"] = (
+                hidden[-1] if hidden[-1] is not None else self._missing(tf, shape, dtype)
+            )
         if "pooled_output" not in named:
             named["pooled_output"] = self._missing(tf, (shape[0], shape[2]), dtype)
         if hidden[-1] is None:
@@ -246,7 +248,9 @@ class Delegation:
     def _anchor(self, encoder: Any) -> Any:
         """A variable of the encoder that training would change, or None if it is frozen."""
         if not self._variables:
-            parts = [part for part in (*encoder.layers, encoder.embeddings, encoder.pooler) if part is not None]
+            parts = [
+                part for part in (*encoder.layers, encoder.embeddings, encoder.pooler) if part is not None
+            ]
             self._variables = [(part, part.weights[0]) for part in parts]
         # Keras' own flag: TensorFlow's tape watches frozen variables as well.
         return next((variable.value for part, variable in self._variables if part.trainable), None)
@@ -255,7 +259,9 @@ class Delegation:
         """Let the graph capture a variable that nothing tracks: TensorFlow then refuses to save it."""
         if self._tripwire is None:
             with tf.init_scope():
-                self._tripwire = tf.Variable(0, trainable=False, name="runs_on_an_NPU_undelegate_before_saving")
+                self._tripwire = tf.Variable(
+                    0, trainable=False, name="runs_on_an_NPU_undelegate_before_saving"
+                )
         tf.raw_ops.VarIsInitializedOp(resource=self._tripwire.handle)
 
     def _bind(self) -> NpuModel:
@@ -288,7 +294,9 @@ class Delegation:
         else:
             outputs = encoder.call_in_tensorflow(dict(inputs))
         arrays: Outputs = {
-            name: np.asarray(value, np.float32) for name, value in outputs.items() if name != "encoder_outputs"
+            name: np.asarray(value, np.float32)
+            for name, value in outputs.items()
+            if name != "encoder_outputs"
         }
         arrays["encoder_outputs"] = [np.asarray(value, np.float32) for value in outputs["encoder_outputs"]]
         return arrays
@@ -304,8 +312,8 @@ def restored(encoder: Any, settings: Mapping[str, Any]) -> Delegation:
     delegation = Delegation(encoder, Settings(**settings))
     if not (Path(delegation.settings.artifact_dir) / MANIFEST).is_file():
         warnings.warn(
-            f"{encoder.name} was saved delegated to {delegation.settings.artifact_dir}, which is missing; call "
-            ".delegate_to() with its new place, or .undelegate(), before using it",
+            f"{encoder.name} was saved delegated to {delegation.settings.artifact_dir}, which is missing; "
+            "call .delegate_to() with its new place, or .undelegate(), before using it",
             stacklevel=2,
         )
     return delegation
@@ -331,8 +339,8 @@ def check_source(encoder: Any, settings: Settings) -> None:
     if settings.allow_other_weights or manifest.source_sha256 in _hashes(encoder):
         return
     raise ArtifactError(
-        f"{directory} was exported from other weights than {encoder.name} holds now; export it again, or pass "
-        "allow_other_weights=True to run those of the artefact"
+        f"{directory} was exported from other weights than {encoder.name} holds now; export it again, or "
+        "pass allow_other_weights=True to run those of the artefact"
     )
 
 
@@ -381,7 +389,9 @@ def _layers(model: Any) -> Iterator[Any]:
 def _flat(outputs: Outputs, given: list[str]) -> list[np.ndarray]:
     prefix = "encoder_outputs_"
     return [
-        outputs["encoder_outputs"][int(name.removeprefix(prefix))] if name.startswith(prefix) else outputs[name]
+        outputs["encoder_outputs"][int(name.removeprefix(prefix))]
+        if name.startswith(prefix)
+        else outputs[name]
         for name in given
     ]
 
@@ -398,8 +408,8 @@ def _without_gradient(tf: Any, anchor: Any, values: list[Any]) -> list[Any]:
     def passed(weight: Any) -> Any:
         def gradient(*upstream: Any) -> Any:
             raise ValueError(
-                "there is no gradient through an encoder that runs on an NPU; call .undelegate() to train it, "
-                "or set encoder.trainable = False to train what stands on it"
+                "there is no gradient through an encoder that runs on an NPU; call .undelegate() to train "
+                "it, or set encoder.trainable = False to train what stands on it"
             )
 
         return [tf.identity(value) for value in values], gradient

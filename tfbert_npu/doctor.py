@@ -137,7 +137,9 @@ def _on_the_machine(facts: dict[str, Any], root: Path) -> Iterator[Finding]:
             "copy it from the vendor's rknpu2 release to /usr/lib/librknnrt.so",
         )
     elif facts["library_version"] is None:
-        yield Finding("warning", f"{facts['library']} does not say its version", "install the vendor's release")
+        yield Finding(
+            "warning", f"{facts['library']} does not say its version", "install the vendor's release"
+        )
     driver = facts["driver_version"]
     if driver is None and not any((root / name).exists() for name in _NPU_DEVICES):
         yield Finding(
@@ -206,7 +208,8 @@ def _fit(described: dict[str, Any], facts: dict[str, Any], memory: int, cores: i
     if facts["free_memory_mb"] is not None and memory > facts["free_memory_mb"]:
         yield Finding(
             "error",
-            f"the artefact takes about {memory} MiB on {cores} cores and {facts['free_memory_mb']} MiB are free",
+            f"the artefact takes about {memory} MiB on {cores} cores, and "
+            f"{facts['free_memory_mb']} MiB are free",
             "use fewer cores or end other programs",
         )
 

@@ -46,7 +46,9 @@ class MaskedLMEncoder(keras.layers.Layer):
         """The same with this layer's own weights, delegated or not."""
         return self._scored(dict(inputs), self.encoder.call_in_tensorflow)
 
-    def _scored(self, inputs: dict[str, Any], encode: Callable[[dict[str, Any]], dict[str, Any]]) -> dict[str, Any]:
+    def _scored(
+        self, inputs: dict[str, Any], encode: Callable[[dict[str, Any]], dict[str, Any]]
+    ) -> dict[str, Any]:
         positions = inputs.pop(MLM_POSITIONS)
         outputs = encode(inputs)
         masked = gather_positions(outputs["sequence_output"], positions)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,11 @@ from tfbert_npu.export.source import source_of
 SMALL = {**CONFIG, "vocab_size": 97}
 
 
-def small_encoder(seed: int = 0, **options: Any) -> BertEncoder:
+def small_encoder(seed: int = 0, sizes: Mapping[str, int] | None = None, **options: Any) -> BertEncoder:
     import keras
 
     keras.utils.set_random_seed(seed)
-    encoder = BertEncoder(BertConfig(**{**SMALL, "initializer_range": 0.3}), **options)
+    encoder = BertEncoder(BertConfig(**{**SMALL, "initializer_range": 0.3, **(sizes or {})}), **options)
     encoder.build()
     return encoder
 

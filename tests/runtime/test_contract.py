@@ -173,10 +173,12 @@ class TestRuntime:
         driver = board()
         with load_npu(artifact, cores=1) as model:
             driver.faults.outputs_code = -1
-            with pytest.raises(BackendError, match="the NPU failed at 1x16: .*Get outputs failed, error code"):
+            with pytest.raises(
+                BackendError, match=r"the NPU failed at 1x16: .*Get outputs failed, error code"
+            ):
                 model(requests(np.random.default_rng(0), 1, 16))
         driver.faults.init_code = -6
-        with pytest.raises(BackendError, match="init_runtime returned -1 .*RKNN init failed. error code"):
+        with pytest.raises(BackendError, match=r"init_runtime returned -1 .*RKNN init failed. error code"):
             load_npu(artifact)
         assert driver.open == {}
 
@@ -217,7 +219,13 @@ def test_the_real_wheel_under_emulation() -> None:
         "TFBERT_NPU_EMULATED": "1",
     }
     done = subprocess.run(
-        made.command(*options), cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=800
+        made.command(*options),
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=800,
     )
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
     assert "skipped" in done.stdout

@@ -38,15 +38,23 @@ def assert_same(got: dict, wanted: dict, inputs: dict, hidden: bool = False) -> 
     for name in ("pooled_output", "default", "mlm_logits"):
         if name in wanted:
             np.testing.assert_allclose(got[name], wanted[name], atol=1e-4)
-    np.testing.assert_allclose(np.asarray(got["sequence_output"])[real], np.asarray(wanted["sequence_output"])[real], atol=1e-4)
+    np.testing.assert_allclose(
+        np.asarray(got["sequence_output"])[real], np.asarray(wanted["sequence_output"])[real], atol=1e-4
+    )
     assert len(got["encoder_outputs"]) == len(wanted["encoder_outputs"])
-    for ours, theirs in zip(got["encoder_outputs"][0 if hidden else -1 :], wanted["encoder_outputs"][0 if hidden else -1 :], strict=True):
+    for ours, theirs in zip(
+        got["encoder_outputs"][0 if hidden else -1 :],
+        wanted["encoder_outputs"][0 if hidden else -1 :],
+        strict=True,
+    ):
         np.testing.assert_allclose(np.asarray(ours)[real], np.asarray(theirs)[real], atol=1e-4)
 
 
 @pytest.mark.parametrize("outputs", [None, FULL])
 @pytest.mark.parametrize("backend", ["rknn", "onnx"])
-def test_eager_and_in_a_graph(encoder: BertEncoder, tmp_path: Path, board: Board, backend: str, outputs: object) -> None:
+def test_eager_and_in_a_graph(
+    encoder: BertEncoder, tmp_path: Path, board: Board, backend: str, outputs: object
+) -> None:
     board()
     inputs = batch()
     wanted = encoder(inputs)
@@ -77,7 +85,9 @@ def test_eager_and_in_a_graph(encoder: BertEncoder, tmp_path: Path, board: Board
     np.testing.assert_array_equal(encoder(inputs)["pooled_output"], wanted["pooled_output"])
 
 
-def test_a_compiled_functional_model_goes_over_and_back(encoder: BertEncoder, tmp_path: Path, board: Board) -> None:
+def test_a_compiled_functional_model_goes_over_and_back(
+    encoder: BertEncoder, tmp_path: Path, board: Board
+) -> None:
     driver = board()
     specs = {name: keras.Input((None,), dtype="int32", name=name) for name in batch()}
     outputs = encoder(specs)
@@ -114,7 +124,11 @@ def test_tf_data(encoder: BertEncoder, tmp_path: Path, board: Board) -> None:
     inputs = batch(7)
     wanted = encoder(inputs)["pooled_output"]
     encoder.delegate_to(export_small(encoder, tmp_path / "a"))
-    data = tf.data.Dataset.from_tensor_slices(inputs).batch(2).map(lambda x: encoder(x)["pooled_output"], num_parallel_calls=4)
+    data = (
+        tf.data.Dataset.from_tensor_slices(inputs)
+        .batch(2)
+        .map(lambda x: encoder(x)["pooled_output"], num_parallel_calls=4)
+    )
     assert data.element_spec.shape.as_list() == [None, 16]
     np.testing.assert_allclose(np.concatenate(list(data.as_numpy_iterator())), wanted, atol=1e-4)
     encoder.undelegate()
@@ -144,7 +158,9 @@ def test_missing_hidden_states(encoder: BertEncoder, tmp_path: Path, board: Boar
     first, last = encoder(inputs)["encoder_outputs"]
     assert np.isnan(first).all()
     assert np.isfinite(last).all()
-    with pytest.raises(tf.errors.InvalidArgumentError, match="not_in_the_artifact_export_it_with_encoder_outputs"):
+    with pytest.raises(
+        tf.errors.InvalidArgumentError, match="not_in_the_artifact_export_it_with_encoder_outputs"
+    ):
         tf.function(lambda: encoder(inputs)["encoder_outputs"][0])()
     encoder.undelegate()
 
@@ -176,7 +192,9 @@ def test_mixed_precision(tmp_path: Path, board: Board) -> None:
     encoder.delegate_to(export_small(encoder, tmp_path / "a"))
     got = encoder(inputs)
     assert got["pooled_output"].dtype == tf.bfloat16
-    np.testing.assert_allclose(np.float32(got["pooled_output"]), np.float32(wanted["pooled_output"]), atol=0.1)
+    np.testing.assert_allclose(
+        np.float32(got["pooled_output"]), np.float32(wanted["pooled_output"]), atol=0.1
+    )
     encoder.undelegate()
 
 

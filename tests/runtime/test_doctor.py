@@ -72,7 +72,10 @@ def test_what_stands_in_the_way(root: Path, tmp_path: Path, change: object, what
     if what.startswith("0 MiB"):
         from tests.runtime.artifacts import change_manifest
 
-        change_manifest(directory, cost={"1x16": {"cycles": 1, "mb_moved": 1, "npu_ops": 1, "cpu_ops": 0, "internal_mb": 10.0}})
+        change_manifest(
+            directory,
+            cost={"1x16": {"cycles": 1, "mb_moved": 1, "npu_ops": 1, "cpu_ops": 0, "internal_mb": 10.0}},
+        )
         assert size < 2**20
     change(root)  # type: ignore[operator]
     report = doctor.examine(directory)

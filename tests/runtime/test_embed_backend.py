@@ -36,7 +36,16 @@ def test_an_artifact_is_embedded_without_tensorflow(tmp_path: Path) -> None:
         ("from tfbert_npu.cli import main; main()", "checkpoint", ["--backend", "tf"]),
     ):
         output = tmp_path / f"{name}{len(options)}.npy"
-        command = [sys.executable, "-c", code, *common, str(tmp_path / name), "--output", str(output), *options]
+        command = [
+            sys.executable,
+            "-c",
+            code,
+            *common,
+            str(tmp_path / name),
+            "--output",
+            str(output),
+            *options,
+        ]
         result = subprocess.run(command, capture_output=True, text=True, check=False)
         assert result.returncode == 0, result.stderr
     wanted = np.load(tmp_path / "checkpoint2.npy")

@@ -6,7 +6,7 @@ from tfbert_npu.errors import TfbertNpuError
 
 
 class BackendError(TfbertNpuError, RuntimeError):
-    """A backend is missing, could not be started, or failed to compute; a policy of `on_error` applies to it."""
+    """A backend is missing, could not be started, or failed to compute; `on_error` applies to it."""
 
 
 class BackendTimeoutError(BackendError, TimeoutError):

@@ -69,7 +69,8 @@ class VerifiedFile:
             size = os.fstat(self._descriptor).st_size
             if size != model.size:
                 raise ArtifactError(
-                    f"{self.name} has {size} bytes, not the {model.size} of the manifest; copy or export it again"
+                    f"{self.name} has {size} bytes, not the {model.size} of the manifest; "
+                    "copy or export it again"
                 )
             if sha256_of(self._path) != model.sha256:
                 raise ArtifactError(
@@ -113,8 +114,8 @@ class VerifiedFile:
         header = read_rknn(self._path)
         if self.model.platform is not None and not runs_on(self.model.platform, header.platforms):
             raise ArtifactError(
-                f"{self.name} is for {', '.join(header.platforms)} and its manifest says {self.model.platform}; "
-                "export it again"
+                f"{self.name} is for {', '.join(header.platforms)} and its manifest says "
+                f"{self.model.platform}; export it again"
             )
         if [spec.name for spec in header.inputs] != [spec.name for spec in self.model.inputs]:
             raise ArtifactError(f"{self.name} takes other inputs than its manifest says; export it again")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,12 +13,12 @@ import numpy as np
 from tfbert_npu.errors import ArtifactError
 from tfbert_npu.platforms import Platform
 from tfbert_npu.runtime import soc
-from tfbert_npu.runtime.backend import Backend, BackendName, Shape, filled
+from tfbert_npu.runtime.backend import Arrays, Backend, BackendName, Shape, filled
 from tfbert_npu.runtime.errors import BackendError
 from tfbert_npu.runtime.failover import logger
 from tfbert_npu.runtime.files import Artifact, VerifiedFile
 from tfbert_npu.runtime.memory import check_memory
-from tfbert_npu.runtime.model import Fallback, NpuModel
+from tfbert_npu.runtime.model import Fallback, NpuModel, Outputs
 from tfbert_npu.runtime.pool import Pool
 
 BackendChoice = Literal["auto", "rknn", "simulator", "onnx"]
@@ -179,7 +178,7 @@ def chosen_cores(platform: Platform, cores: Cores) -> tuple[int, ...]:
     numbers = tuple(range(cores)) if isinstance(cores, int) else tuple(cores)
     if not numbers or len(set(numbers)) < len(numbers) or not set(numbers) <= set(range(platform.cores)):
         raise ValueError(
-            f"{platform.name} has {platform.cores} cores, numbered from 0; cores={cores!r} are not among them"
+            f"{platform.name} has {platform.cores} cores, numbered from 0; cores={cores!r} is not among them"
         )
     return numbers
 
@@ -195,8 +194,8 @@ def _pool_maker(
             platform = soc.board_platform()
             if platform is None:
                 raise BackendError(
-                    "this is no board with a known Rockchip NPU (see `tfbert-npu doctor`); use backend='onnx' "
-                    "or 'simulator'"
+                    "this is no board with a known Rockchip NPU (see `tfbert-npu doctor`); use "
+                    "backend='onnx' or 'simulator'"
                 )
             for file in files:
                 rknn.check_platform(file, platform)
@@ -247,7 +246,7 @@ class _OnnxStandIn:
         )
         self._model: NpuModel | None = None
 
-    def __call__(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def __call__(self, inputs: Arrays) -> Outputs:
         if self._model is None:
             self._model = open_model(self._directory, self._options)
         return self._model.run(inputs)

@@ -116,7 +116,7 @@ class NpuModel:
         """Compute a request; see the class for inputs and outputs.
 
         Raises:
-            ValueError: The inputs are not what the model takes, or a text is longer than every compiled shape.
+            ValueError: The inputs are not what the model takes, or a text is longer than every shape.
             BackendError: The backend failed, and nothing stands in for it.
         """
         return self.run(check_inputs(inputs, self.config, mlm=MLM_POSITIONS in inputs))
@@ -245,8 +245,8 @@ class NpuModel:
         longest = self._longest
         if not self._truncate:
             raise ValueError(
-                f"a text has {int(lengths.max())} tokens and the longest compiled shape takes {longest}; export "
-                "a longer shape, tokenize with a smaller seq_length, or load with truncate=True"
+                f"a text has {int(lengths.max())} tokens and the longest compiled shape takes {longest}; "
+                "export a longer shape, tokenize with a smaller seq_length, or load with truncate=True"
             )
         if MLM_POSITIONS in inputs:
             raise ValueError(

@@ -1,7 +1,7 @@
 """Contexts at work: each has a thread of its own, and all take calls from one queue.
 
-A native call cannot be interrupted. Who waits for one waits with a limit, and when that has passed the context
-is given up together with its thread: a new one takes its place, and the call is made once more there.
+A native call cannot be interrupted. Who waits for one waits with a limit, and when that has passed the
+context is given up together with its thread: a new one takes its place, and the call is made once more there.
 """
 
 from __future__ import annotations
@@ -173,7 +173,8 @@ class Pool:
             if not worker.ready.wait(max(deadline - time.monotonic(), 0)):
                 self.close()
                 raise BackendTimeoutError(
-                    f"a context was not ready after {start_timeout:g} s; `tfbert-npu doctor` looks at the driver"
+                    f"a context was not ready after {start_timeout:g} s; "
+                    "`tfbert-npu doctor` looks at the driver"
                 )
         failures = [worker.failure for worker in workers if worker.failure is not None]
         if failures:
@@ -302,8 +303,8 @@ class Pool:
             if call.started is None or worker is None:
                 call.cancelled = True
                 raise BackendTimeoutError(
-                    f"no context was free within {self._lend_timeout:g} s; load the model on more cores, send "
-                    "fewer requests at a time, or raise lend_timeout"
+                    f"no context was free within {self._lend_timeout:g} s; load the model on more cores, "
+                    "send fewer requests at a time, or raise lend_timeout"
                 )
             if not worker.given_up:
                 worker.given_up = True
@@ -320,8 +321,8 @@ class Pool:
             self._start(replace)
         if not again:
             raise BackendTimeoutError(
-                f"a call took longer than {self._timeout:g} s on {call.attempts} contexts, which were given up; "
-                "raise timeout, or see `tfbert-npu doctor`"
+                f"a call took longer than {self._timeout:g} s on {call.attempts} contexts, which were given "
+                "up; raise timeout, or see `tfbert-npu doctor`"
             )
         self.queue.put(call)
 

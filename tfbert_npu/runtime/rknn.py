@@ -2,8 +2,8 @@
 
 What the vendor's runtime does not say in its documentation, and this module is written against: `load_rknn`
 accepts any file; `init_runtime` returns -1 and leaves an object that looks usable; `inference` returns None
-for every error; two threads in one context exchange each other's results; a context that is not released stays
-in the driver. tests/runtime/double holds these as code, and is itself compared with the vendor's wheel.
+for every error; two threads in one context exchange each other's results; a context that is not released
+stays in the driver. tests/runtime/double holds these as code, and is itself compared with the vendor's wheel.
 """
 
 from __future__ import annotations

@@ -49,9 +49,9 @@ def real_lengths(mask: np.ndarray) -> np.ndarray:
 def place(lengths: Sequence[int] | np.ndarray, shapes: Sequence[Shape], cores: int = 1) -> list[Placement]:
     """Spread rows over calls so that few tokens are computed.
 
-    The longest row that is left decides on the next call's length; of the shapes that hold it, the one with
-    the fewest tokens per row taken wins. Among equals it is the one with the larger batch, unless smaller
-    ones give more cores something to do.
+    The longest row that is left decides on the next call's length; of the shapes that hold it, the one that
+    computes the fewest tokens for each real one wins. Among equals it is the one with the larger batch, unless
+    smaller ones give more cores something to do.
 
     Args:
         lengths: Real tokens of each row; none may be longer than the longest shape.
@@ -60,28 +60,28 @@ def place(lengths: Sequence[int] | np.ndarray, shapes: Sequence[Shape], cores: i
     """
     lengths = np.asarray(lengths)
     if len(lengths) == 1 and shapes:  # by far the most frequent request
-        return [Placement(np.zeros(1, np.intp), _best(shapes, int(lengths[0]), 1, cores))]
+        return [Placement(np.zeros(1, np.intp), _best(shapes, lengths, cores))]
     order = np.argsort(-lengths, kind="stable")
     placements = []
     start = 0
     while start < len(order):
-        left = len(order) - start
-        longest = int(lengths[order[start]])
-        shape = _best(shapes, longest, left, cores) if shapes else _free(longest, left)
+        left = lengths[order[start:]]
+        shape = _best(shapes, left, cores) if shapes else _free(int(left[0]), len(left))
         rows = order[start : start + shape[0]]
         placements.append(Placement(rows, shape))
         start += len(rows)
     return placements
 
 
-def _best(shapes: Sequence[Shape], length: int, left: int, cores: int) -> Shape:
+def _best(shapes: Sequence[Shape], left: np.ndarray, cores: int) -> Shape:
+    """The shape of the next call, for lengths in falling order."""
+
     def cost(shape: Shape) -> tuple[float, int]:
         batch, tokens = shape
-        per_row = batch * tokens / min(batch, left)
-        spread = -(-left // batch) >= cores
-        return per_row, -batch if spread else batch
+        spread = -(-len(left) // batch) >= cores
+        return batch * tokens / float(left[:batch].sum()), -batch if spread else batch
 
-    return min((shape for shape in shapes if shape[1] >= length), key=cost)
+    return min((shape for shape in shapes if shape[1] >= left[0]), key=cost)
 
 
 def _free(length: int, left: int) -> Shape:

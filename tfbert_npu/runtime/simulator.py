@@ -47,8 +47,8 @@ class SimulatorBackend:
 
         if manifest.precision != "fp16":
             raise BackendError(
-                f"the simulator cannot compile a {manifest.precision} artefact again, it lacks the calibration "
-                "data; export in fp16 to simulate, or use backend='onnx'"
+                f"the simulator cannot compile a {manifest.precision} artefact again, it lacks the "
+                "calibration data; export in fp16 to simulate, or use backend='onnx'"
             )
         self.inputs = onnx.model.inputs
         self.outputs = onnx.model.outputs

@@ -16,7 +16,7 @@ _VERSION = re.compile(rb"librknnrt version: (\d+\.\d+\.\d+)")
 
 
 def compatible(root: Path | None = None) -> tuple[str, ...]:
-    """What the device tree says the board is, such as `("radxa,rock-5b", "rockchip,rk3588")`; may be empty."""
+    """What the board is to the device tree, such as `("radxa,rock-5b", "rockchip,rk3588")`; may be empty."""
     for name in _COMPATIBLE:
         try:
             content = ((root or ROOT) / name).read_bytes()

@@ -20,8 +20,8 @@ from .structures import (
     QUERY_INPUT_DYNAMIC_RANGE,
     QUERY_OUTPUT_ATTR,
     QUERY_SDK_VERSION,
-    Input,
     InOutNum,
+    Input,
     InputRange,
     Output,
     SdkVersion,
@@ -76,7 +76,7 @@ class _Lite:
             self.rknn_runtime.build_graph(self.rknn_data)
             self.rknn_runtime.set_core_mask(core_mask)
             self.rknn_runtime.check_dynamic_shape()
-        except Exception:
+        except Exception:  # noqa: BLE001 - as the wheel does
             _log.error("Catch exception when init runtime!")
             _log.error(traceback.format_exc())
             return -1
@@ -88,14 +88,14 @@ class _Lite:
             return None
         try:
             self.rknn_runtime.set_inputs(inputs)
-        except Exception:
+        except Exception:  # noqa: BLE001 - as the wheel does
             _log.error("Catch exception when setting inputs.")
             _log.error(traceback.format_exc())
             return None
         self.rknn_runtime.run()
         try:
             return self.rknn_runtime.get_outputs()
-        except Exception:
+        except Exception:  # noqa: BLE001 - as the wheel does
             _log.error("Catch exception when getting outputs.")
             _log.error(traceback.format_exc())
             return None

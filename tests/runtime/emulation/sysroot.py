@@ -99,7 +99,16 @@ def _make(home: Path, scratch: Path) -> None:
     wheels = scratch / "wheels"
     tag = python.replace(".", "")
     _run(
-        *(sys.executable, "-m", "pip", "download", "--quiet", "--only-binary=:all:", "--dest", os.fspath(wheels)),
+        *(
+            sys.executable,
+            "-m",
+            "pip",
+            "download",
+            "--quiet",
+            "--only-binary=:all:",
+            "--dest",
+            os.fspath(wheels),
+        ),
         *("--python-version", python, "--implementation", "cp", "--abi", f"cp{tag}", "--abi", "abi3"),
         *(f"--platform={name}" for name in PLATFORMS),
         *WHEELS,
