@@ -45,15 +45,17 @@ class Instant:
         self._given = {s.name: np.zeros(filled(s, SHAPE), np.float32) for s in self.outputs}
 
     def run(self, inputs: Any) -> dict[str, np.ndarray]:
+        """Give the outputs."""
         if self.seconds:
             time.sleep(self.seconds)
         return self._given
 
     def close(self) -> None:
-        pass
+        """Nothing is held."""
 
 
 def main() -> None:
+    """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=2000)
     rounds = parser.parse_args().rounds
@@ -82,6 +84,7 @@ def main() -> None:
 
 
 def overheads(directory: Path, encoder: Any, rounds: int) -> None:
+    """Microseconds of single calls, and of the floors beside them."""
     import tensorflow as tf
 
     inputs = {spec.name: np.ones(SHAPE, np.int32) for spec in INPUTS}
@@ -130,6 +133,7 @@ def scaling(directory: Path, seconds: float = 0.01, calls: int = 300) -> None:
 
 
 def median(call: Callable[[], Any], rounds: int) -> float:
+    """Median time of a call in microseconds, after 50 that do not count."""
     for _ in range(50):
         call()
     times = []

@@ -42,16 +42,15 @@ def real_lengths(mask: np.ndarray) -> np.ndarray:
         mask: int [B, S].
     """
     real = mask != 0
-    lengths = mask.shape[1] - np.argmax(real[:, ::-1], axis=1)
-    return lengths
+    return mask.shape[1] - np.argmax(real[:, ::-1], axis=1)
 
 
 def place(lengths: Sequence[int] | np.ndarray, shapes: Sequence[Shape], cores: int = 1) -> list[Placement]:
     """Spread rows over calls so that few tokens are computed.
 
     The longest row that is left decides on the next call's length; of the shapes that hold it, the one that
-    computes the fewest tokens for each real one wins. Among equals it is the one with the larger batch, unless
-    smaller ones give more cores something to do.
+    computes the fewest tokens for each real one wins. Among equals it is the one with the larger batch,
+    unless smaller ones give more cores something to do.
 
     Args:
         lengths: Real tokens of each row; none may be longer than the longest shape.
