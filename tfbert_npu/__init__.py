@@ -30,6 +30,7 @@ _HOME = {
     "export_onnx": "tfbert_npu.export.onnx_file",
     "export_rknn": "tfbert_npu.export.rknn",
     "export_saved_model": "tfbert_npu.export.saved_model",
+    "load_npu": "tfbert_npu.runtime",
     "pull_from_hub": "tfbert_npu.hub.pull",
     "push_to_hub": "tfbert_npu.hub.push",
 }
