@@ -228,7 +228,7 @@ def test_lora_trains_little_and_merges(tmp_path):
     model = head(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
     inputs, _, _ = next(batches().epoch(0))
     before = model.predict(inputs, verbose=0)
-    frozen = {v.path: np.array(v.value) for v in model.encoder.trainable_variables}
+    frozen = {v.path: keras.ops.convert_to_numpy(v).copy() for v in model.encoder.trainable_variables}
     add_lora(model, 4)
     np.testing.assert_allclose(model.predict(inputs, verbose=0), before, atol=1e-6)
     names = {v.path.rsplit("/", 1)[-1] for v in model.trainable_variables}
@@ -259,7 +259,7 @@ def checkpoint(tmp_path):
 
 @pytest.mark.filterwarnings("ignore:.*new weights:UserWarning")
 def test_from_files_to_a_directory(tmp_path, checkpoint):
-    lines = ["the cat sat,good", "a dog ran,bad", "the cat,good", "dog,bad"] * 6
+    lines = ["the cat sat,good", "a dog ran,bad", "the cat,good", "dog,bad"] * 20
     (tmp_path / "a.csv").write_text("text,label\n" + "\n".join(lines) + "\n")
     result = fine_tune(
         "classify",
@@ -296,7 +296,7 @@ def test_a_label_file_of_another_size(tmp_path, checkpoint, labels, message):
     options, batching = TrainOptions(epochs=1), BatchOptions(seq_length=16)
     if message is None:
         assert fine_tune(
-            "classify", checkpoint, data, tmp_path / "o", options=options, progress=False
+            "classify", checkpoint, data, tmp_path / "o", batching=batching, options=options, progress=False
         ).history
         return
     with pytest.raises(ValueError, match=message):

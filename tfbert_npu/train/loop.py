@@ -103,7 +103,7 @@ def train(
         callbacks.append(keras.callbacks.TensorBoard(out / "tensorboard", update_freq="epoch"))
     if progress and is_chief:
         callbacks.append(ProgressBar(position, steps, options.epochs))
-    callbacks.append(SaveState(position, state, options.save_every, is_chief))
+    callbacks.append(SaveState(position, state, options.save_every, steps, is_chief))
     # `fit` knows one number of steps for all of its epochs, so an interrupted epoch is ended by a call of its
     # own.
     lasts = [position.epoch + 1, options.epochs] if position.step else [options.epochs]
@@ -151,4 +151,7 @@ def dataset(
         data = data.map(lambda number, batch: transform(number, *batch))
     options = tf.data.Options()
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
-    return data.with_options(options).prefetch(2)
+    # No prefetching, neither ours nor tf.data's own: the thread that fetches calls Python, and to destroy its
+    # iterator while Python's lock is held waits for that thread for ever.
+    options.experimental_optimization.inject_prefetch = False
+    return data.with_options(options)
