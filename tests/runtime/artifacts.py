@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from tests.runtime.double.model_file import CHECKSUM, FakeModel
+from tfbert_npu.artifact.embeddings import EMBEDDINGS, HostEmbeddings
 from tfbert_npu.artifact.hashing import sha256_of
 from tfbert_npu.artifact.manifest import Manifest, ModelFile, SupportFile, TensorSpec
 
@@ -50,6 +51,7 @@ def write_artifact(
     platform: str = "rk3588",
     version: str = "2.5.0",
     source_sha256: str = "0" * 64,
+    tables: HostEmbeddings | None = None,
 ) -> Path:
     """An artefact directory whose .rknn files the double computes."""
     directory.mkdir(parents=True, exist_ok=True)
@@ -72,14 +74,21 @@ def write_artifact(
     if onnx:
         (directory / "model.onnx").write_bytes(onnx)
         models.append(_entry(directory / "model.onnx", "onnx", (), inputs, outputs))
-    path = directory / "config.json"
+    kinds: list[tuple[str, Any]] = [("config.json", "config")]
+    if tables is not None:
+        tables.save(directory)
+        kinds.append((EMBEDDINGS, "embeddings"))
+    support = []
+    for name, kind in kinds:
+        path = directory / name
+        support.append(SupportFile(name, kind, sha256_of(path), path.stat().st_size))
     Manifest(
         head=head,
-        embeddings="inside",
+        embeddings="inside" if tables is None else "host",
         layout=layout,  # type: ignore[arg-type]
         precision="fp16",
         models=tuple(models),
-        support=(SupportFile("config.json", "config", sha256_of(path), path.stat().st_size),),
+        support=tuple(support),
         source_sha256=source_sha256,
     ).write(directory)
     return directory

@@ -8,6 +8,7 @@ from typing import Any
 
 from tests.runtime.artifacts import CONFIG, SHAPES, write_artifact
 from tfbert_npu import BertConfig, BertEncoder
+from tfbert_npu.artifact.embeddings import HostEmbeddings
 from tfbert_npu.artifact.hashing import state_sha256
 from tfbert_npu.export.compiler import Signature
 from tfbert_npu.export.graph.model import GraphOptions, write_graph
@@ -41,4 +42,5 @@ def export_small(model: Any, directory: Path, **options: Any) -> Path:
         outputs=signature.outputs,
         head=source.head,
         source_sha256=state_sha256(source.state),
+        tables=HostEmbeddings.from_state(source.state) if options.get("embeddings") == "host" else None,
     )

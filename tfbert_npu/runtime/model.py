@@ -88,7 +88,8 @@ class NpuModel:
         self.backend = name
         self.shapes = tuple(shapes)
         self.outputs: tuple[TensorSpec, ...] = files[0].model.outputs
-        self._names = frozenset(spec.name for spec in files[0].model.inputs)
+        # In the model's order: the first one, ids or embeddings, has the shape of the call.
+        self._names = tuple(spec.name for spec in files[0].model.inputs)
         self._positions = next((s.shape[1] for s in files[0].model.inputs if s.name == MLM_POSITIONS), None)
         self._longest = max((length for _, length in shapes), default=self.config.max_position_embeddings)
         self._host: HostEmbeddings | None = artifact.embeddings()

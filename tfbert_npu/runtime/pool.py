@@ -167,7 +167,8 @@ class Pool:
         self._closed = False
         self._working: set[_Worker] = set()
         self._last_failure: Exception | None = None
-        workers = [self._start(place) for place in range(len(self.factories))]
+        with self.lock:
+            workers = [self._start(place) for place in range(len(self.factories))]
         deadline = time.monotonic() + start_timeout
         for worker in workers:
             if not worker.ready.wait(max(deadline - time.monotonic(), 0)):
@@ -206,6 +207,7 @@ class Pool:
         calls = [Call(batch) for batch in batches]
         for call in calls:
             self.queue.put(call)
+        self._drain()  # the last context may have gone meanwhile
         try:
             return [self._outputs(call) for call in calls]
         except BaseException:
@@ -220,14 +222,7 @@ class Pool:
             self._working.discard(worker)
             if worker.failure is not None:
                 self._last_failure = worker.failure
-            nobody = not self._working
-        while nobody:
-            try:
-                call = self.queue.get_nowait()
-            except queue.Empty:
-                return
-            if call is not None:
-                call.finish(None, self._gone())
+        self._drain()
 
     def stats(self) -> tuple[tuple[CoreStats, ...], float]:
         """Figures of each place, and the seconds that calls waited for a context."""
@@ -265,9 +260,9 @@ class Pool:
                 worker.join(max(deadline - time.monotonic(), 0))
 
     def _start(self, place: int) -> _Worker:
+        """Start a worker; for one who holds the lock, so that whoever looks finds it counted."""
         worker = _Worker(self, place)
-        with self.lock:
-            self._working.add(worker)
+        self._working.add(worker)
         worker.start()
         return worker
 
@@ -295,7 +290,6 @@ class Pool:
 
     def _overdue(self, call: Call) -> None:
         """Decide what becomes of a call whose time has passed."""
-        replace: int | None = None
         with self.lock:
             if call.answered or self._left(call) > 0:
                 return  # it was answered or begun just now
@@ -306,25 +300,37 @@ class Pool:
                     f"no context was free within {self._lend_timeout:g} s; load the model on more cores, "
                     "send fewer requests at a time, or raise lend_timeout"
                 )
+            again = call.attempts < _ATTEMPTS and not self._closed
+            if again:
+                call.started, call.worker, call.queued = None, None, time.monotonic()
+                self.queue.put(call)
+            else:
+                call.cancelled = True
             if not worker.given_up:
                 worker.given_up = True
                 self._working.discard(worker)
                 self.slots[worker.place].replaced += 1
                 self.slots[worker.place].errors += 1
-                replace = worker.place
-            again = call.attempts < _ATTEMPTS and not self._closed
-            if again:
-                call.started, call.worker, call.queued = None, None, time.monotonic()
-            else:
-                call.cancelled = True
-        if replace is not None and not self._closed:
-            self._start(replace)
+                if not self._closed:
+                    self._start(worker.place)
         if not again:
             raise BackendTimeoutError(
                 f"a call took longer than {self._timeout:g} s on {call.attempts} contexts, which were given "
                 "up; raise timeout, or see `tfbert-npu doctor`"
             )
-        self.queue.put(call)
+
+    def _drain(self) -> None:
+        """Fail what waits if nobody is left to take it."""
+        with self.lock:
+            if self._working:
+                return
+        while True:
+            try:
+                call = self.queue.get_nowait()
+            except queue.Empty:
+                return
+            if call is not None:
+                call.finish(None, self._gone())
 
     def _gone(self) -> BackendError:
         if self._closed:
