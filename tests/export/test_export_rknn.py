@@ -22,7 +22,7 @@ from tfbert_npu.export.onnx_file import run_onnx
 from tfbert_npu.export.rknn import StrictError, export_rknn
 from tfbert_npu.export.source import ExportSource, source_of
 from tfbert_npu.export.worker import Limits, VendorSession, WorkerError
-from tfbert_npu.platforms import PLATFORMS
+from tfbert_npu.platforms import PLATFORMS, platform_named
 
 from .models import bert, distilbert
 
@@ -119,6 +119,15 @@ def test_one_dynamic_file_holds_the_weights_once_and_equals_the_static_files(min
         assert dynamic.cost[shape]["cycles"] == pytest.approx(static.cost[shape]["cycles"], rel=0.02)
 
 
+def test_a_wide_feed_forward_block_is_sliced_in_a_dynamic_file(tmp_path):
+    config, state, _ = bert(
+        "BertModel", **{**WIDE, "intermediate_size": 4096, "max_position_embeddings": 128}
+    )
+    shapes = ((1, 64), (1, 128))
+    manifest = export_rknn(ExportSource(config, state), tmp_path / "m", shapes=shapes)
+    assert manifest.build["ffn_slices"] == 8
+
+
 HEADS = [
     ("BertForMaskedLM", "masked_lm", {}, {}),
     ("BertForMaskedLM", "masked_lm", {}, {"masked_positions": 5}),
@@ -202,17 +211,44 @@ def test_the_weights_of_rk_transformers_agree_with_their_own_onnx(shared, tmp_pa
         assert agreement(simulated, golden[f"{case}.last_hidden_state"], mask).cosine > 0.9999
 
 
-def test_plain_int8_is_built_and_its_cost_counted_against_the_int8_rate(minilm, tmp_path):
+@pytest.mark.parametrize("platform", ["rk3588", "rk3562", "rk3568"])
+def test_plain_int8_is_built_and_its_cost_counted_against_the_int8_rate(minilm, tmp_path, platform):
     texts = [f"Sentence number {number} of a small calibration set." for number in range(8)]
     manifest = export_rknn(
-        minilm, tmp_path / "m", precision="w8a8", calibration=texts, min_cosine=-1.0, shapes=((1, 64),)
+        minilm,
+        tmp_path / "m",
+        platform,
+        precision="w8a8",
+        calibration=texts,
+        min_cosine=-1.0,
+        embeddings="host",
     )
-    fp16 = 2_654_208 / 2
-    assert manifest.cost["1x64"]["npu_cycles"] < 0.6 * fp16
-    assert manifest.cost["1x64"]["utilisation"] <= 1
+    fp16 = 2_654_208 * 512 / platform_named(platform).fp16_macs
+    assert manifest.cost["1x128"]["npu_cycles"] < 0.6 * fp16
+    assert 0.7 < manifest.cost["1x128"]["utilisation"] <= 1
     assert manifest.precision == "w8a8"
     with pytest.raises(ValueError, match="needs calibration"):
         export_rknn(minilm, tmp_path / "n", precision="w8a8")
+
+
+def test_a_functional_keras_model_passes_with_its_encoder_fused(tmp_path):
+    import keras
+
+    from tfbert_npu.config import BertConfig
+    from tfbert_npu.encoder import BertEncoder
+
+    config = BertConfig(**WIDE)
+    names = ("input_word_ids", "input_mask", "input_type_ids")
+    inputs = {name: keras.Input((None,), dtype="int32", name=name) for name in names}
+    outputs = BertEncoder(config)(inputs)
+    x = keras.layers.Dense(64, activation="relu")(outputs["sequence_output"])
+    model = keras.Model(inputs, keras.layers.Dense(8, name="tags")(x))
+    manifest = export_rknn(model, tmp_path / "m", shapes=((1, 32),))
+    assert manifest.head == "custom"
+    assert list(manifest.parity) == ["tags"]
+    kinds = [row["kind"] for row in json.loads((tmp_path / "m" / "cost.json").read_text())["1x32"]]
+    assert kinds.count("exSDPAttention") == 2
+    assert kinds.count("exNorm") == 5
 
 
 def test_a_failed_gate_leaves_evidence_and_no_directory(small, tmp_path):

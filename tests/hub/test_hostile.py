@@ -194,6 +194,21 @@ def test_a_configuration_that_cannot_be(small: Path, change: dict, message: str)
         pull_from_hub(small)
 
 
+@pytest.mark.parametrize("component", ["encoder", "model"])
+@pytest.mark.parametrize("content", [b"{", b"[]", b"\xff\xfe\xfd", b"[" * 100_000])
+def test_a_configuration_that_is_no_json_object(small: Path, component: str, content: bytes) -> None:
+    (small / "config.json").write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"config\.json") as caught:
+        pull_from_hub(small, component=component)
+    assert one_sentence(caught.value)
+
+
+def test_settings_of_a_tokenizer_that_are_none(small: Path) -> None:
+    (small / "vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\n")
+    (small / "tokenizer_config.json").write_bytes(b"[" * 100_000)
+    assert not hasattr(pull_from_hub(small), "do_lower_case")
+
+
 def test_a_vocabulary_of_two_gigabytes(small: Path) -> None:
     with (small / "vocab.txt").open("wb") as file:
         file.truncate(2**31)

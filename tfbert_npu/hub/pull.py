@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, get_args
 
 from tfbert_npu.errors import CheckpointError, require
-from tfbert_npu.repository import list_files, local_directory
+from tfbert_npu.paths import list_files
+from tfbert_npu.repository import local_directory
 from tfbert_npu.weights.layout import Component, Layout, find_layout
 
 
@@ -194,7 +195,7 @@ def _remember_vocabulary(encoder: Any, path: Path | None, lower_case: bool | Non
 def _lower_case(folder: Path) -> bool | None:
     try:
         values = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     value = values.get("do_lower_case") if isinstance(values, dict) else None
     return value if isinstance(value, bool) else None
