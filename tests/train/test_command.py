@@ -14,8 +14,6 @@ from tfbert_npu.train.batches import Batches, BatchOptions
 from tfbert_npu.train.loop import train
 from tfbert_npu.train.options import TrainOptions
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*new weights:UserWarning")
-
 COMMON = ["--epochs", "2", "--batch-size", "4", "--learning-rate", "5e-3", "--no-progress", "--json"]
 
 
