@@ -17,9 +17,7 @@ from pathlib import Path
 def squad_documents(path: Path) -> list[list[str]]:
     articles = json.loads(path.read_text(encoding="utf-8"))["data"]
     paragraphs = [paragraph["context"] for article in articles for paragraph in article["paragraphs"]]
-    return [
-        [line for line in re.split(r"(?<=[.!?])\s+|(?<=[。！？])", text) if line] for text in paragraphs
-    ]
+    return [[line for line in re.split(r"(?<=[.!?])\s+|(?<=[。！？])", text) if line] for text in paragraphs]
 
 
 def conll_documents(path: Path, separator: str) -> list[list[str]]:

@@ -14,8 +14,6 @@ from tfbert_npu.train.batches import Batches, BatchOptions
 from tfbert_npu.train.loop import train
 from tfbert_npu.train.options import TrainOptions
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*new weights:UserWarning")
-
 COMMON = ["--epochs", "2", "--batch-size", "4", "--learning-rate", "5e-3", "--no-progress", "--json"]
 
 
@@ -104,7 +102,7 @@ def test_the_same_seed_gives_the_same_model(tmp_path, deterministic):
     assert (weights[0] != weights[2]).any()
 
 
-def test_bad_usage_and_failed_work(tmp_path):
+def test_bad_usage_and_failed_work(tmp_path, deterministic):
     run_ = CliRunner().invoke
     assert run_(cli, ["train", "x", "--task", "sing", "--train", "a", "--out", "b"]).exit_code == 2
     assert run_(cli, ["train", "x", "--task", "ner", "--train", "a"]).exit_code == 2
@@ -131,6 +129,7 @@ def test_bad_usage_and_failed_work(tmp_path):
 @pytest.mark.parametrize(
     "options", [{"jit_compile": True}, {"precision": "mixed_bfloat16"}, {"tensorboard": True}]
 )
+@pytest.mark.filterwarnings("error:.*jit_compile:UserWarning")
 def test_xla_bfloat16_and_tensorboard(tmp_path, options):
     from test_training import rows
 

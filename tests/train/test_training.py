@@ -257,7 +257,6 @@ def checkpoint(tmp_path):
     return tiny_bert.write_checkpoint(tmp_path / "model")
 
 
-@pytest.mark.filterwarnings("ignore:.*new weights:UserWarning")
 def test_from_files_to_a_directory(tmp_path, checkpoint):
     lines = ["the cat sat,good", "a dog ran,bad", "the cat,good", "dog,bad"] * 20
     (tmp_path / "a.csv").write_text("text,label\n" + "\n".join(lines) + "\n")
@@ -289,7 +288,6 @@ def test_from_files_to_a_directory(tmp_path, checkpoint):
     ("labels", "message"),
     [(("good",), "label 'bad' of 'a dog ran' is none of the 1 labels"), (None, None)],
 )
-@pytest.mark.filterwarnings("ignore:.*new weights:UserWarning")
 def test_a_label_file_of_another_size(tmp_path, checkpoint, labels, message):
     (tmp_path / "a.csv").write_text("text,label\nthe cat,good\na dog ran,bad\n")
     data = DataOptions(tmp_path / "a.csv", dev_fraction=0, labels=labels)

@@ -76,7 +76,11 @@ _DATA = (
 @click.option("--lora-rank", type=click.IntRange(min=1), help="Train low-rank updates alone.")
 @click.option("--lora-alpha", type=float, help="Their scale; by default twice the rank.")
 @click.option("--precision", type=click.Choice(get_args(Precision)), default="float32", show_default=True)
-@click.option("--jit-compile", is_flag=True, help="Compile with XLA; goes with --pad full.")
+@click.option(
+    "--jit-compile",
+    is_flag=True,
+    help="Compile with XLA; goes with --pad full, and gives up bit-equal resumption.",
+)
 @click.option("--strategy", type=click.Choice(get_args(Strategy)), default="none", show_default=True)
 @click.option("--tensorboard", is_flag=True, help="Write event files to OUT/tensorboard.")
 @click.option("--cache/--no-cache", default=True, help="Keep word ids in memory.")
@@ -115,7 +119,8 @@ def train(
     # Dropout, new weights and the order of the data follow from the seed; so a resumed run ends with the
     # weights that an uninterrupted one has.
     keras.utils.set_random_seed(seed)
-    tf.config.experimental.enable_op_determinism()
+    if not settings["jit_compile"]:  # Keras compiles no model with XLA where operations must be deterministic
+        tf.config.experimental.enable_op_determinism()
     length = settings.pop("seq_length") or _LENGTHS.get(task, 128)
     batching = BatchOptions(
         batch_size=settings.pop("batch_size"),

@@ -147,9 +147,7 @@ class SaveState(keras.callbacks.Callback):
     `history.json` beside the state holds the logs of the epochs done.
     """
 
-    def __init__(
-        self, position: Position, path: Path, every: int, steps: int, is_chief: bool = True
-    ) -> None:
+    def __init__(self, position: Position, path: Path, every: int, steps: int, is_chief: bool = True) -> None:
         super().__init__()
         self.position, self.path, self.is_chief = position, path, is_chief
         self.every, self.steps = every, steps

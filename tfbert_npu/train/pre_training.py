@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -211,7 +212,9 @@ def pre_train(
     tokenizer = BertTokenizer.from_pretrained(model, revision=revision)
     batches = _batches(tokenizer, text, text.train, batching)
     head_class: Any = BertForPreTraining if text.next_sentence else BertForMaskedLM
-    with scope:
+    with scope, warnings.catch_warnings():
+        # Weights that are new are what is trained here.
+        warnings.filterwarnings("ignore", ".*start from new weights", UserWarning)
         if new:
             config = BertConfig.from_json(Path(model))
             if config.vocab_size < len(tokenizer.vocabulary):
