@@ -135,6 +135,11 @@ class BertHead(keras.Model):
         seed = self.seed_generator.next() if training and rate else None
         return dropout(x, rate, seed, salt=4)
 
+    @property
+    def num_classes(self) -> int | None:
+        """Number of values that an integer label may have; None where labels are no class indices."""
+        return None
+
     def default_loss(self) -> Any:
         """The loss of transformers' class of that name: a Keras loss, or a dict of them by output."""
         raise NotImplementedError
