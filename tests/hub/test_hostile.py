@@ -240,9 +240,21 @@ def test_a_tf1_module_has_no_object_graph(exported: Path) -> None:
         pull_from_hub(exported)
 
 
-def test_an_npu_artifact_says_what_to_do(shared: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"RKNN files for a Rockchip NPU .*load_npu\(directory\)"):
-        pull_from_hub(shared / "data" / "rknn" / "rk_transformers_random_bert")
+@pytest.mark.parametrize("component", ["auto", "encoder"])
+def test_files_of_rk_transformers_say_what_to_do(shared: Path, component: str) -> None:
+    with pytest.raises(CheckpointError, match=r"without the manifest\.json .*make one with export_rknn"):
+        pull_from_hub(shared / "data" / "rknn" / "rk_transformers_random_bert", component=component)
+
+
+def test_an_artifact_goes_to_the_runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import tfbert_npu.runtime
+
+    for name in ("config.json", "manifest.json", "model.rknn"):
+        (tmp_path / name).write_text("{}")
+    monkeypatch.setattr(tfbert_npu.runtime, "load_npu", lambda directory: ("loaded", Path(directory)))
+    assert pull_from_hub(tmp_path) == ("loaded", tmp_path)
+    with pytest.raises(CheckpointError, match=r"no weights that Keras can load; run it with load_npu"):
+        pull_from_hub(tmp_path, component="encoder")
 
 
 def test_unknown_arguments(small: Path) -> None:

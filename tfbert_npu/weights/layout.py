@@ -93,8 +93,11 @@ def _layout_of(files: Sequence[str], component: Component) -> tuple[Form, list[s
             return "google", ["bert_config.json", *_complete(checkpoint), *tokenizer[:1]]
     if "config.json" in names:
         npu = [f for f in files if f.endswith(".rknn")]
+        if npu and "manifest.json" in names:
+            # The manifest vouches for every file, so they are all needed.
+            return "npu", [f for f in files if not PurePosixPath(f).name.startswith(".")]
         if npu:
-            described = [f for f in ("manifest.json", "rknn.json", "model.onnx") if f in names]
+            described = [f for f in ("rknn.json", "model.onnx") if f in names]
             return "npu", ["config.json", *npu, *described, *tokenizer]
         pickles = _sharded(names, "pytorch_model", ".bin")
         if pickles:
