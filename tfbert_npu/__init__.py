@@ -5,11 +5,11 @@ Names load on first use: importing this package imports neither TensorFlow nor a
 
 from __future__ import annotations
 
-import importlib
 import sys
 from typing import Any
 
 from tfbert_npu.errors import require
+from tfbert_npu.lazy import lazy_names
 from tfbert_npu.registration import KERAS_MODULES, register_layers, register_with_keras
 
 __version__ = "0.1.0"
@@ -41,20 +41,16 @@ _HOME = {
 __all__ = ["__version__", *_HOME]
 
 
+_load, __dir__ = lazy_names(__name__, _HOME)
+
+
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    if _HOME[name] in KERAS_MODULES:
+    if _HOME.get(name) in KERAS_MODULES:
         require("keras", "tf")
-    value = getattr(importlib.import_module(_HOME[name]), name)
+    value = _load(name)
     if "keras" in sys.modules:
         register_layers()
-    globals()[name] = value
     return value
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOME])
 
 
 register_with_keras()

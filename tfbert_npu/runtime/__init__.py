@@ -5,28 +5,17 @@ Names load on first use.
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
+from tfbert_npu.lazy import lazy_names
 
 _HOME = {
-    "Backend": "backend",
-    "BackendError": "errors",
-    "BackendTimeoutError": "errors",
-    "NpuModel": "model",
-    "Stats": "stats",
-    "load_npu": "load",
+    "Backend": ".backend",
+    "BackendError": ".errors",
+    "BackendTimeoutError": ".errors",
+    "NpuModel": ".model",
+    "Stats": ".stats",
+    "load_npu": ".load",
 }
 
 __all__ = sorted(_HOME)
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOME])
+__getattr__, __dir__ = lazy_names(__name__, _HOME)
