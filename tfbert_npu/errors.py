@@ -22,6 +22,10 @@ class VocabularyError(TfbertNpuError, ValueError):
     """A vocabulary file cannot serve as a BERT vocabulary."""
 
 
+class ArtifactError(TfbertNpuError, ValueError):
+    """An artefact directory, or a file in it, is damaged, incomplete or made for something else."""
+
+
 def require(module: str, extra: str) -> ModuleType:
     """Import `module`, or say which extra of this package brings it.
 

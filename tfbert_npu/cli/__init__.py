@@ -15,6 +15,9 @@ from tfbert_npu.errors import TfbertNpuError
 _COMMANDS: dict[str, tuple[str, str, str]] = {
     "demo": ("tfbert_npu.cli.demo", "demo", "Show what the package does, on real weights."),
     "embed": ("tfbert_npu.cli.embed", "embed", "Turn texts into vectors, one line each."),
+    "export": ("tfbert_npu.cli.export", "export", "Write a SavedModel, ONNX, or a directory for the NPU."),
+    "toolchain": ("tfbert_npu.cli.toolchain", "toolchain", "Install and find rknn-toolkit2."),
+    "inspect": ("tfbert_npu.cli.inspect", "inspect", "Show an exported directory or a .rknn file."),
 }
 
 

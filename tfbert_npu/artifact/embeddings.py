@@ -1,0 +1,99 @@
+"""Summed embeddings and attention bias on the host, for files compiled with `embeddings="host"`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from tfbert_npu.errors import ArtifactError
+from tfbert_npu.files import replacing
+
+EMBEDDINGS = "embeddings.safetensors"
+_WORDS = "embeddings.word_embeddings.weight"
+_POSITIONS = "embeddings.position_embeddings.weight"
+_TYPES = "embeddings.token_type_embeddings.weight"
+
+MASK_BIAS = -1e4
+"""Added to the attention scores of padding: exp(-1e4) is 0 in float16, and -1e4 x 0 is finite there, which
+-1e5 is not (it overflows to -inf, and -inf x 0 is NaN on the NPU)."""
+
+
+@dataclass(frozen=True)
+class HostEmbeddings:
+    """The embedding tables; float16 as on the NPU, summed in float32."""
+
+    words: np.ndarray
+    """[vocab_size, H]"""
+    positions: np.ndarray
+    """[max_position_embeddings, H]"""
+    types: np.ndarray | None
+    """[type_vocab_size, H], or None for DistilBERT."""
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, np.ndarray]) -> HostEmbeddings:
+        """Take the tables out of a state (see `weights.names`)."""
+        types = state.get(_TYPES)
+        return cls(
+            state[_WORDS].astype(np.float16),
+            state[_POSITIONS].astype(np.float16),
+            None if types is None else types.astype(np.float16),
+        )
+
+    @classmethod
+    def load(cls, directory: str | os.PathLike[str]) -> HostEmbeddings:
+        """Read `embeddings.safetensors` of an artefact directory.
+
+        Raises:
+            ArtifactError: The file is damaged or does not hold the tables.
+        """
+        path = Path(directory) / EMBEDDINGS
+        try:
+            tables = load_file(path)
+            return cls(tables[_WORDS], tables[_POSITIONS], tables.get(_TYPES))
+        except (SafetensorError, KeyError) as error:
+            raise ArtifactError(f"{path} is damaged ({error}); copy or export it again") from error
+
+    def save(self, directory: str | os.PathLike[str]) -> None:
+        """Write `embeddings.safetensors`."""
+        tables = {_WORDS: self.words, _POSITIONS: self.positions}
+        if self.types is not None:
+            tables[_TYPES] = self.types
+        with replacing(Path(directory) / EMBEDDINGS) as temporary:
+            save_file(tables, temporary)
+
+    def __call__(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Turn ids into what the compiled file takes.
+
+        Args:
+            inputs: `input_word_ids`, `input_mask` and, where there are token types, `input_type_ids`; int32
+                [B, S].
+
+        Returns:
+            `embeddings` float32 [B, S, H] and `attention_bias` float32 [B, S], 0 at tokens and
+            `MASK_BIAS` at padding.
+
+        Raises:
+            ValueError: An id is outside of its table, or S is more than the model's positions.
+        """
+        ids = inputs["input_word_ids"]
+        length = ids.shape[1]
+        if length > len(self.positions):
+            raise ValueError(f"{length} tokens are more than the model's {len(self.positions)} positions")
+        total = _rows(self.words, ids, "input_word_ids")
+        if self.types is not None:
+            total += _rows(self.types, inputs["input_type_ids"], "input_type_ids")
+        total += self.positions[:length].astype(np.float32)
+        bias = np.where(inputs["input_mask"] == 0, np.float32(MASK_BIAS), np.float32(0))
+        return {"embeddings": total, "attention_bias": bias}
+
+
+def _rows(table: np.ndarray, ids: np.ndarray, name: str) -> np.ndarray:
+    if ids.size and (ids.min() < 0 or ids.max() >= len(table)):
+        raise ValueError(f"{name} must be from 0 to {len(table) - 1}, got {ids.min()} to {ids.max()}")
+    return table[ids].astype(np.float32)

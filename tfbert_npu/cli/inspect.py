@@ -1,0 +1,152 @@
+"""`tfbert-npu inspect`: what is in an artefact directory or a `.rknn` file."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from tfbert_npu.artifact.manifest import Manifest
+from tfbert_npu.artifact.rknn_file import RknnFile, read_rknn
+
+
+@click.command()
+@click.argument("path", type=click.Path(exists=True, path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print what was found as JSON.")
+@click.option("--operators", is_flag=True, help="List every operator of every shape.")
+@click.option(
+    "--picture",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Draw cycles and memory traffic per layer and kind of operator (PNG, SVG or PDF).",
+)
+@click.option("--verify", is_flag=True, help="Compare the files' SHA-256 with the manifest.")
+def inspect(path: Path, as_json: bool, operators: bool, picture: Path | None, verify: bool) -> None:
+    """Show PATH, an artefact directory or a .rknn file, without vendor code."""
+    if path.is_file():
+        if operators or picture or verify:
+            raise click.UsageError("a .rknn file alone holds no report; give the artefact directory")
+        header = read_rknn(path)
+        if as_json:
+            click.echo(json.dumps({**dataclasses.asdict(header), "path": str(path)}))
+        else:
+            _show_file(header)
+        return
+    manifest = Manifest.read(path)
+    if verify:
+        manifest.check_files(path)
+    if picture is not None:
+        from tfbert_npu.export.picture import draw_costs
+
+        draw_costs(_rows(path), picture)
+    if as_json:
+        click.echo(manifest.to_json(), nl=False)
+        return
+    show_manifest(path, manifest)
+    if operators:
+        _show_operators(_rows(path))
+
+
+def show_manifest(path: Path, manifest: Manifest) -> None:
+    """Print an artefact's figures as tables."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    build = manifest.build
+    console.print(
+        f"{path}: {manifest.head}, {manifest.precision}, {build.get('target_platform', '')}, rknn-toolkit2 "
+        f"{build.get('toolkit_version', '')}, embeddings {manifest.embeddings}, {manifest.layout}",
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
+    )
+    table = Table(title="files", title_justify="left")
+    for heading in ("file", "MB", "shapes", "inputs", "outputs"):
+        table.add_column(heading)
+    for model in manifest.models:
+        table.add_row(
+            model.path,
+            f"{model.size / 2**20:.1f}",
+            " ".join(f"{batch}x{length}" for batch, length in model.shapes) or "any",
+            " ".join(spec.name for spec in model.inputs),
+            " ".join(spec.name for spec in model.outputs),
+        )
+    console.print(table)
+    table = Table(title=f"agreement with {manifest.gate.get('reference', 'the model')}", title_justify="left")
+    for heading in ("output", "cosine", "largest difference"):
+        table.add_column(heading)
+    for name, one in manifest.parity.items():
+        table.add_row(name, f"{one['cosine']:.6f}", f"{one['max_abs']:.2g}")
+    console.print(table)
+    table = Table(title="cost by the compiler's count, one core, ms at 1 GHz", title_justify="left")
+    for heading in ("shape", "cycles", "ms", "MAC use", "MB moved", "NPU ops", "CPU ops", "MB memory"):
+        table.add_column(heading, justify="right")
+    for shape, cost in manifest.cost.items():
+        table.add_row(
+            shape,
+            f"{cost['cycles']:,.0f}".replace(",", " "),
+            f"{cost['milliseconds']:.2f}",
+            f"{cost['utilisation']:.0%}",
+            f"{cost['mb_moved']:.1f}",
+            f"{cost['npu_ops']:.0f}",
+            f"{cost['cpu_ops']:.0f}",
+            f"{cost['internal_mb'] + cost['weight_mb']:.1f}",
+        )
+    console.print(table)
+    for warning in build.get("warnings", ()):
+        console.print(f"warning: {warning}", style="yellow", markup=False, soft_wrap=True)
+
+
+def _show_file(header: RknnFile) -> None:
+    click.echo(
+        f"{header.path}: {header.size / 2**20:.1f} MB, {'/'.join(header.platforms)}, "
+        f"rknn-toolkit2 {header.toolkit_version}, format {header.format_version}"
+    )
+    for side, specs in (("input", header.inputs), ("output", header.outputs)):
+        for spec in specs:
+            shape = "x".join(map(str, spec.shape))
+            click.echo(f"  {side} {spec.name} {spec.dtype or '?'} {shape}")
+    if len(header.input_shapes) > 1:
+        for shapes in header.input_shapes:
+            click.echo("  shapes " + " ".join("x".join(map(str, shape)) for shape in shapes))
+    if header.custom_string:
+        click.echo(f"  custom string {header.custom_string!r}")
+
+
+def _rows(path: Path) -> dict[str, list[dict[str, Any]]]:
+    from tfbert_npu.errors import ArtifactError
+
+    file = path / "cost.json"
+    if not file.is_file():
+        raise ArtifactError(f"{path} holds no cost.json; export it again")
+    try:
+        rows: dict[str, list[dict[str, Any]]] = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ArtifactError(f"{file} is not JSON ({error}); export it again") from error
+    return rows
+
+
+def _show_operators(rows: dict[str, list[dict[str, Any]]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    for shape, operators in rows.items():
+        table = Table(title=shape, title_justify="left")
+        for heading in ("operator", "kind", "dtype", "on", "cycles", "KiB", "outputs"):
+            table.add_column(heading)
+        for row in operators:
+            table.add_row(
+                row["name"],
+                row["kind"],
+                row["dtype"],
+                row["target"],
+                str(row["cycles"]),
+                str(row["kib"]),
+                row["outputs"],
+            )
+        console.print(table)

@@ -1,0 +1,4 @@
+"""A model leaves the package: as a SavedModel, as ONNX, or as a directory for a Rockchip NPU.
+
+The only place that knows ONNX or rknn-toolkit2.
+"""

@@ -1,0 +1,200 @@
+"""What an artefact directory holds beside the network: configuration, tokenizer, manifest, card."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from tfbert_npu import __version__
+from tfbert_npu.artifact.embeddings import EMBEDDINGS, HostEmbeddings
+from tfbert_npu.artifact.hashing import sha256_of
+from tfbert_npu.artifact.manifest import Manifest, ModelFile, SupportFile
+from tfbert_npu.export import gate
+from tfbert_npu.export.card import write_card
+from tfbert_npu.export.compiler import Signature
+from tfbert_npu.export.cost import Cost
+from tfbert_npu.export.options import RknnOptions, Shape
+from tfbert_npu.export.source import TOKENIZER_FILES, ExportSource
+from tfbert_npu.export.toolchain.environment import Toolchain
+
+COSTS = "cost.json"
+
+_ARCHITECTURES = {
+    "encoder": "Model",
+    "masked_lm": "ForMaskedLM",
+    "causal_lm": "LMHeadModel",
+    "pretraining": "ForPreTraining",
+    "next_sentence": "ForNextSentencePrediction",
+    "sequence_classification": "ForSequenceClassification",
+    "multiple_choice": "ForMultipleChoice",
+    "token_classification": "ForTokenClassification",
+    "question_answering": "ForQuestionAnswering",
+}
+_HF_INPUTS = {
+    "input_word_ids": "input_ids",
+    "input_mask": "attention_mask",
+    "input_type_ids": "token_type_ids",
+}
+
+
+@dataclass(frozen=True)
+class Exported:
+    """All that an export found out."""
+
+    source: ExportSource
+    options: RknnOptions
+    signature: Signature
+    toolchain: Toolchain
+    source_sha256: str
+    costs: Mapping[Shape, Cost]
+    agreements: Mapping[Shape, Mapping[str, gate.Agreement]]
+    ranges: Mapping[str, float]
+    min_cosine: float
+    gate_inputs: str
+    reference: str
+    warnings: tuple[str, ...]
+    seconds: float
+    peak_memory: int
+
+
+def write_contents(directory: Path, exported: Exported) -> Manifest:
+    """Complete a directory that holds the .rknn files and `model.onnx`; the manifest comes last."""
+    source, options = exported.source, exported.options
+    support: list[tuple[str, Literal["embeddings", "tokenizer", "config", "report", "card"]]] = []
+    _write_config(directory, exported)
+    support.append(("config.json", "config"))
+    if options.embeddings == "host":
+        HostEmbeddings.from_state(source.state).save(directory)
+        support.append((EMBEDDINGS, "embeddings"))
+    if source.tokenizer is not None:
+        for name in TOKENIZER_FILES:
+            if (source.tokenizer / name).is_file():
+                shutil.copyfile(source.tokenizer / name, directory / name)
+                support.append((name, "tokenizer"))
+    rows = {_key(shape): cost.rows() for shape, cost in exported.costs.items()}
+    (directory / COSTS).write_text(json.dumps(rows) + "\n", encoding="utf-8")
+    support += [(COSTS, "report"), ("compiler.log", "report"), ("README.md", "card")]
+    manifest = _manifest(directory, exported)
+    write_card(directory, manifest, source.config)
+    manifest = _with_support(
+        manifest,
+        tuple(
+            SupportFile(name, kind, sha256_of(directory / name), (directory / name).stat().st_size)
+            for name, kind in support
+        ),
+    )
+    manifest.write(directory)
+    return manifest
+
+
+def _manifest(directory: Path, exported: Exported) -> Manifest:
+    options, signature = exported.options, exported.signature
+    models = []
+    for name, shapes in [*options.files(), ("model.onnx", ())]:
+        on_npu = name.endswith(".rknn")
+        models.append(
+            ModelFile(
+                path=name,
+                kind="rknn" if on_npu else "onnx",
+                sha256=sha256_of(directory / name),
+                size=(directory / name).stat().st_size,
+                shapes=shapes,
+                inputs=signature.inputs,
+                outputs=signature.outputs,
+                platform=options.platform.target if on_npu else None,
+                toolkit_version=exported.toolchain.version if on_npu else None,
+                precision=options.precision if on_npu else "fp32",
+            )
+        )
+    worst = gate.worst_of(exported.agreements.values())
+    return Manifest(
+        head=exported.source.head,
+        embeddings=options.embeddings,
+        layout=options.layout,
+        precision=options.precision,
+        models=tuple(models),
+        support=(),
+        source_sha256=exported.source_sha256,
+        parity=gate.summary(worst),
+        gate={
+            "reference": exported.reference,
+            "inputs": exported.gate_inputs,
+            "min_cosine": exported.min_cosine,
+            "shapes": {_key(shape): gate.summary(found) for shape, found in exported.agreements.items()},
+            "largest_activations": dict(exported.ranges),
+        },
+        cost={_key(shape): cost.summary(options.platform) for shape, cost in exported.costs.items()},
+        build={
+            "target_platform": options.platform.name,
+            "toolkit_version": exported.toolchain.version,
+            "optimization_level": options.optimization_level,
+            "single_core": options.single_core,
+            "compiler_options": options.compiler,
+            "ffn_slices": options.ffn_slices(exported.source.config),
+            "seconds": round(exported.seconds, 1),
+            "peak_memory_mb": round(exported.peak_memory / 2**20),
+            "warnings": list(exported.warnings),
+        },
+        created_by=f"tfbert-npu {__version__}",
+    )
+
+
+def _with_support(manifest: Manifest, support: tuple[SupportFile, ...]) -> Manifest:
+    import dataclasses
+
+    return dataclasses.replace(manifest, support=support)
+
+
+def _write_config(directory: Path, exported: Exported) -> None:
+    """`config.json` with rk-transformers' "rknn" block: relative path -> settings of that file."""
+    config, options = exported.source.config, exported.options
+    family = "DistilBert" if config.model_type == "distilbert" else "Bert"
+    values = config.to_huggingface(family + _ARCHITECTURES[exported.source.head])
+    values["rknn"] = {name: _rknn_block(exported, shapes) for name, shapes in options.files()}
+    text = json.dumps(values, indent=2, ensure_ascii=False)
+    (directory / "config.json").write_text(text + "\n", encoding="utf-8")
+
+
+def _rknn_block(exported: Exported, shapes: tuple[Shape, ...]) -> dict[str, Any]:
+    options, signature = exported.options, exported.signature
+    batch, length = shapes[-1]
+    dynamic = [signature.input_shapes(shape) for shape in shapes] if len(shapes) > 1 else None
+    return {
+        "batch_size": batch,
+        "max_seq_length": length,
+        "model_input_names": [_HF_INPUTS.get(spec.name, spec.name) for spec in signature.inputs],
+        "dynamic_input": dynamic,
+        "float_dtype": "float16",
+        "target_platform": options.platform.target,
+        "single_core_mode": options.single_core,
+        "opset": 17,
+        "optimization": {
+            "compress_weight": False,
+            "enable_flash_attention": False,
+            "model_pruning": False,
+            "optimization_level": options.optimization_level,
+            "remove_reshape": False,
+            "remove_weight": False,
+            "sparse_infer": False,
+        },
+        "quantization": {
+            "do_quantization": options.precision != "fp16",
+            "quantized_dtype": "w8a8",
+            "quantized_algorithm": "normal",
+            "quantized_method": "channel",
+        },
+        "custom_string": None,
+        "inputs_yuv_fmt": None,
+        "mean_values": None,
+        "std_values": None,
+        "task": "auto",
+        "task_kwargs": None,
+    }
+
+
+def _key(shape: Shape) -> str:
+    return f"{shape[0]}x{shape[1]}"

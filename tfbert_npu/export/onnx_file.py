@@ -1,0 +1,140 @@
+"""`export_onnx`: a model as one ONNX file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tfbert_npu.artifact.embeddings import HostEmbeddings
+from tfbert_npu.errors import require
+from tfbert_npu.export.gate import Agreement, GateError, agreement, failures, worst_of
+from tfbert_npu.export.graph.model import Dim, EmbeddingPlace, GraphOptions, Head, output_names, write_graph
+from tfbert_npu.export.samples import random_inputs
+from tfbert_npu.export.source import ExportSource, source_of, tensorflow_reference
+from tfbert_npu.files import replacing
+
+_ONNX_MIN_COSINE = 0.999999
+
+
+def export_onnx(
+    model: Any,
+    path: str | os.PathLike[str],
+    outputs: Sequence[str] | None = None,
+    *,
+    head: Head | None = None,
+    batch: Dim = "batch",
+    length: Dim = "length",
+    embeddings: EmbeddingPlace = "inside",
+    masked_positions: Dim | None = None,
+    check: bool = True,
+) -> Path:
+    """Write a model as ONNX (opset 17), straight from its weights.
+
+    The graph is in the form that rknn-toolkit2 fuses: LayerNormalization as one operator, the exact GELU
+    spelled out, int32 ids, a finite mask constant, outputs in a fixed order.
+
+    Args:
+        model: A `BertEncoder`, its `.mlm`, one of the `BertFor...` models, or the directory or hub repository
+            of a checkpoint.
+        path: The file; written whole or not at all.
+        outputs: Names of outputs in their order: the head's logits, `"pooled_output"`, `"sequence_output"`,
+            `"encoder_outputs"` (one output per layer). By default the head's logits, or pooled and sequence
+            output of an encoder.
+        head: What stands on the encoder, for a checkpoint whose `config.json` does not say.
+        batch: Batch size, or the name of a dynamic one.
+        length: Sequence length, or the name of a dynamic one.
+        embeddings: `"host"` leaves the embedding look-up out; see `artifact.embeddings`.
+        masked_positions: Give `mlm_logits` at that many positions [B, P] instead of everywhere.
+        check: Compare onnxruntime's outputs with TensorFlow's where both are installed.
+
+    Raises:
+        ValueError: An option is unknown or impossible.
+        GateError: The file's outputs are not the model's.
+    """
+    require("onnx", "export")
+    import onnx
+
+    source = source_of(model, head=head)
+    options = GraphOptions(
+        outputs=None if outputs is None else tuple(outputs),
+        batch=batch,
+        length=length,
+        embeddings=embeddings,
+        masked_positions=masked_positions,
+    )
+    graph = write_graph(source.config, source.state, source.head, options)
+    target = Path(path)
+    with replacing(target) as temporary:
+        onnx.save(graph, temporary)
+        if check and masked_positions is None:
+            _check(temporary, source, options)
+    return target
+
+
+def run_onnx(
+    path: str | os.PathLike[str], inputs: Sequence[Mapping[str, np.ndarray]]
+) -> list[dict[str, np.ndarray]]:
+    """Outputs of an ONNX file for several batches, by onnxruntime on the CPU."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(os.fspath(path), providers=["CPUExecutionProvider"])
+    wanted = [value.name for value in session.get_inputs()]
+    names = [value.name for value in session.get_outputs()]
+    return [
+        dict(zip(names, session.run(None, {name: batch[name] for name in wanted}), strict=True))
+        for batch in inputs
+    ]
+
+
+def compare_onnx(
+    path: str | os.PathLike[str],
+    source: ExportSource,
+    names: Sequence[str],
+    inputs: Sequence[Mapping[str, np.ndarray]],
+    embeddings: EmbeddingPlace,
+) -> dict[str, Agreement]:
+    """Agreement of an ONNX file with the source's reference, the worst over all batches."""
+    assert source.reference is not None
+    fed = prepared(source, inputs, embeddings)
+    compared = []
+    for batch, got in zip(inputs, run_onnx(path, fed), strict=True):
+        expected = source.reference(batch)
+        compared.append(
+            {name: agreement(got[name], np.asarray(expected[name]), batch["input_mask"]) for name in names}
+        )
+    return worst_of(compared)
+
+
+def prepared(
+    source: ExportSource, inputs: Sequence[Mapping[str, np.ndarray]], embeddings: EmbeddingPlace
+) -> list[dict[str, np.ndarray]]:
+    """The batches as the graph takes them: as they are, or with embeddings summed here."""
+    if embeddings == "inside":
+        return [dict(batch) for batch in inputs]
+    host = HostEmbeddings.from_state(source.state)
+    return [{**batch, **host(batch)} for batch in inputs]
+
+
+def _check(path: Path, source: ExportSource, options: GraphOptions) -> None:
+    try:
+        require("onnxruntime", "onnx")
+    except ImportError:
+        return
+    source = tensorflow_reference(source)
+    if source.reference is None:
+        return
+    names = output_names(source.config, source.head, options.outputs)
+    shape = (
+        options.batch if isinstance(options.batch, int) else 2,
+        options.length if isinstance(options.length, int) else min(24, source.config.max_position_embeddings),
+    )
+    inputs = random_inputs(source.config, shape, runs=2)
+    # On the host the tables are in float16, as on the NPU; the rest of the graph is the same.
+    least = _ONNX_MIN_COSINE if options.embeddings == "inside" else 0.99999
+    wrong = failures(compare_onnx(path, source, names, inputs, options.embeddings), least)
+    if wrong:
+        raise GateError(f"the ONNX file is not the model: {'; '.join(wrong)}; please report this")

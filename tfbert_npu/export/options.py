@@ -1,0 +1,135 @@
+"""The options of `export_rknn`, checked before any work is done."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+from tfbert_npu.artifact.manifest import Layout, Precision
+from tfbert_npu.config import BertConfig
+from tfbert_npu.export.graph.model import EmbeddingPlace
+from tfbert_npu.platforms import Platform, platform_named
+
+OptimizationLevel = Literal[0, 1, 2, 3]
+
+Shape = tuple[int, int]
+
+# The compiler splits a product whose input is larger than this, in bytes for one row of the batch: products
+# of 512 and of 768 values by 128 and 64 tokens in float16 stay whole, one of 768 by 128 is split.
+_WHOLE_INPUT = 128 * 1024
+_TILE = 128
+"""Tokens that it takes at a time: at 256 it splits as at 128."""
+
+
+@dataclass(frozen=True)
+class RknnOptions:
+    """What is compiled, and how."""
+
+    platform: Platform
+    shapes: tuple[Shape, ...]
+    """(batch, length) pairs, no two the same."""
+    precision: Precision = "fp16"
+    layout: Layout = "dynamic"
+    embeddings: EmbeddingPlace = "inside"
+    outputs: tuple[str, ...] | None = None
+    masked_positions: int | None = None
+    optimization_level: OptimizationLevel = 3
+    single_core: bool = False
+    """Compile for one core of an RK3588 only, which makes the file smaller (the vendor's
+    `single_core_mode`)."""
+    compiler: dict[str, Any] = field(default_factory=dict)
+    """Further arguments of the vendor's `RKNN.config`."""
+
+    @property
+    def is_dynamic(self) -> bool:
+        """Whether one file holds several shapes."""
+        return self.layout == "dynamic" and len(self.shapes) > 1
+
+    def files(self) -> list[tuple[str, tuple[Shape, ...]]]:
+        """Names of the .rknn files, as rk-transformers names them, and the shapes of each."""
+        if self.layout == "dynamic":
+            return [("model.rknn", self.shapes)]
+        return [(f"model_b{batch}_s{length}.rknn", ((batch, length),)) for batch, length in self.shapes]
+
+    def ffn_slices(self, config: BertConfig) -> int:
+        """Parts of each feed-forward block, see `graph.encoder.feed_forward`.
+
+        One in a static file: the compiler's own split costs fewer operators. In a dynamic file as many as
+        make the parts fit the compiler's buffer at the greatest length, so that all lengths share weights.
+        """
+        if not self.is_dynamic:
+            return 1
+        longest = max(length for _, length in self.shapes)
+        for slices in range(1, config.intermediate_size // 32 + 1):
+            width, rest = divmod(config.intermediate_size, slices)
+            if rest == 0 and width % 32 == 0 and width * min(longest, _TILE) * 2 <= _WHOLE_INPUT:
+                return slices
+        return 1
+
+
+def checked_options(
+    config: BertConfig,
+    *,
+    target_platform: str,
+    shapes: Sequence[Sequence[int]],
+    precision: str,
+    layout: str,
+    embeddings: str,
+    outputs: Sequence[str] | None,
+    masked_positions: int | None,
+    optimization_level: int,
+    single_core: bool,
+    compiler: dict[str, Any] | None,
+) -> RknnOptions:
+    """Options made of a caller's arguments.
+
+    Raises:
+        ValueError: One is unknown or impossible; the message names the allowed ones.
+    """
+    platform = platform_named(target_platform)
+    for name, value, allowed in (
+        ("precision", precision, get_args(Precision)),
+        ("layout", layout, get_args(Layout)),
+        ("embeddings", embeddings, get_args(EmbeddingPlace)),
+        ("optimization_level", optimization_level, get_args(OptimizationLevel)),
+    ):
+        if value not in allowed:
+            raise ValueError(f"{name} must be one of {allowed}, got {value!r}")
+    if single_core and platform.target != "rk3588":
+        raise ValueError(f"single_core is for rk3588 only, not for {platform.name}")
+    if masked_positions is not None and masked_positions < 1:
+        raise ValueError(f"masked_positions must be at least 1, got {masked_positions}")
+    return RknnOptions(
+        platform=platform,
+        shapes=_checked_shapes(config, shapes),
+        precision=precision,  # type: ignore[arg-type]
+        layout=layout,  # type: ignore[arg-type]
+        embeddings=embeddings,  # type: ignore[arg-type]
+        outputs=None if outputs is None else tuple(outputs),
+        masked_positions=masked_positions,
+        optimization_level=optimization_level,  # type: ignore[arg-type]
+        single_core=single_core,
+        compiler=dict(compiler or {}),
+    )
+
+
+def _checked_shapes(config: BertConfig, shapes: Sequence[Sequence[int]]) -> tuple[Shape, ...]:
+    checked: list[Shape] = []
+    for shape in shapes:
+        if len(shape) != 2 or not all(isinstance(n, int) and not isinstance(n, bool) for n in shape):
+            raise ValueError(f"shapes must be pairs (batch, length) of whole numbers, got {shape!r}")
+        batch, length = shape
+        if batch < 1 or length < 1:
+            raise ValueError(f"batch and length must be at least 1, got {batch}x{length}")
+        if length > config.max_position_embeddings:
+            raise ValueError(
+                f"shape {batch}x{length} is longer than the model's max_position_embeddings "
+                f"{config.max_position_embeddings}; choose a shorter one"
+            )
+        if (batch, length) in checked:
+            raise ValueError(f"shape {batch}x{length} is given twice")
+        checked.append((batch, length))
+    if not checked:
+        raise ValueError("shapes must hold at least one (batch, length)")
+    return tuple(sorted(checked, key=lambda shape: (shape[1], shape[0])))

@@ -1,0 +1,372 @@
+"""`export_rknn`: a model as an artefact directory for a Rockchip NPU."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tfbert_npu import __version__
+from tfbert_npu.artifact.hashing import state_sha256
+from tfbert_npu.artifact.manifest import Manifest
+from tfbert_npu.artifact.rknn_file import read_rknn
+from tfbert_npu.errors import ArtifactError, require
+from tfbert_npu.export import gate
+from tfbert_npu.export.compiler import Signature, compile_file, custom_string, simulate
+from tfbert_npu.export.contents import Exported, write_contents
+from tfbert_npu.export.cost import Cost
+from tfbert_npu.export.directory import check_target, staged
+from tfbert_npu.export.graph.model import GraphOptions, Head, write_graph
+from tfbert_npu.export.onnx_file import prepared, run_onnx
+from tfbert_npu.export.options import RknnOptions, Shape, checked_options
+from tfbert_npu.export.samples import TEXTS, Inputs, random_inputs, text_inputs
+from tfbert_npu.export.source import FLOAT16_MAX, ExportSource, source_of, tensorflow_reference
+from tfbert_npu.export.toolchain.environment import Toolchain, find_toolchain
+from tfbert_npu.export.worker import Limits, VendorSession, WorkerError
+
+_GATE_RUNS = 4
+_LOG = "compiler.log"
+
+
+class StrictError(ArtifactError):
+    """The CPU would compute what the NPU should, and the caller asked for an error in that case."""
+
+
+@dataclass
+class _Run:
+    """What one export needs at hand throughout."""
+
+    source: ExportSource
+    options: RknnOptions
+    toolchain: Toolchain
+    limits: Limits
+    texts: Sequence[str] | None
+    min_cosine: float
+    strict: bool
+    say: Callable[[str], None]
+    warnings: list[str] = field(default_factory=list)
+    calibration: Sequence[Mapping[str, np.ndarray]] | None = None
+
+
+def export_rknn(
+    model: Any,
+    out_dir: str | os.PathLike[str],
+    target_platform: str = "rk3588",
+    shapes: Sequence[Sequence[int]] = ((1, 128),),
+    precision: str = "fp16",
+    calibration: Sequence[str] | Sequence[Mapping[str, np.ndarray]] | None = None,
+    *,
+    head: Head | None = None,
+    outputs: Sequence[str] | None = None,
+    layout: str = "dynamic",
+    embeddings: str = "inside",
+    masked_positions: int | None = None,
+    optimization_level: int = 3,
+    single_core: bool = False,
+    compiler_options: dict[str, Any] | None = None,
+    user_string: str = "",
+    tokenizer: str | os.PathLike[str] | None = None,
+    texts: Sequence[str] | None = None,
+    min_cosine: float | None = None,
+    strict: bool = False,
+    overwrite: bool = False,
+    python: str | os.PathLike[str] | None = None,
+    toolkit_version: str | None = None,
+    limits: Limits | None = None,
+    on_progress: Callable[[str], None] | None = None,
+) -> Manifest:
+    """Compile a model for a Rockchip NPU and write the artefact directory.
+
+    The directory appears only if the compiled model, run in the vendor's simulator on padded texts, gives the
+    outputs of the model itself. Otherwise the log, the figures and the vendor's per-operator analysis are
+    kept beside it, in `<out_dir>.failed`, and the error says so.
+
+    Args:
+        model: A `BertEncoder`, its `.mlm`, one of the `BertFor...` models, or the directory or hub repository
+            of a checkpoint.
+        out_dir: The directory to make.
+        target_platform: `"rk3588"`, `"rk3588s"`, `"rk3576"`, `"rk3562"`, `"rk3566"` or `"rk3568"`.
+        shapes: (batch, length in tokens) pairs to compile for; an NPU takes no other.
+        precision: `"fp16"`, or `"w8a8"` for plain int8, which loses much of BERT's accuracy.
+        calibration: For int8: texts, or batches of int32 arrays [B, S] under TF-Hub's input names, of the
+            first shape.
+        head: What stands on the encoder, for a checkpoint whose `config.json` does not say.
+        outputs: As in `export_onnx`.
+        layout: `"dynamic"`: one file for all shapes. `"static"`: one file for each.
+        embeddings: `"inside"` the file, or summed on the `"host"`: half the file, and no operator but copies
+            on the CPU. The runtime does either without being told.
+        masked_positions: Give `mlm_logits` at that many positions instead of everywhere.
+        optimization_level: 0 to 3, the vendor's.
+        single_core: Compile for a single core of an RK3588; a smaller file.
+        compiler_options: Further arguments of the vendor's `RKNN.config`.
+        user_string: Put into the file beside what the runtime needs; read by `read_rknn`.
+        tokenizer: Directory with `vocab.txt`; by default the checkpoint's.
+        texts: For the gate; by default sentences of several lengths and languages, or random ids if there is
+            no tokenizer.
+        min_cosine: Least cosine that an output may have, by default 0.9999 in fp16.
+        strict: Make it an error if the CPU computes what the NPU should; otherwise a warning.
+        overwrite: Replace a directory that is not empty.
+        python: Interpreter or virtual environment that has rknn-toolkit2; by default see `find_toolchain`.
+        toolkit_version: Demand this version of rknn-toolkit2.
+        limits: Time and memory of the compiler.
+        on_progress: Called with a line of text as each step begins.
+
+    Returns:
+        The manifest, as written.
+
+    Raises:
+        ValueError: An option is unknown or impossible.
+        FileExistsError: `out_dir` is not empty and `overwrite` is not set; it stays as it is.
+        ToolchainError: There is no toolchain, or the compiler failed; the message names its log.
+        GateError: The compiled model is not the model.
+    """
+    require("onnx", "export")
+    require("onnxruntime", "onnx")
+    target = Path(out_dir).expanduser().absolute()
+    check_target(target, overwrite=overwrite)
+    source = source_of(model, head=head, tokenizer=tokenizer)
+    options = checked_options(
+        source.config,
+        target_platform=target_platform,
+        shapes=shapes,
+        precision=precision,
+        layout=layout,
+        embeddings=embeddings,
+        outputs=outputs,
+        masked_positions=masked_positions,
+        optimization_level=optimization_level,
+        single_core=single_core,
+        compiler=compiler_options,
+    )
+    if options.precision != "fp16" and not calibration:
+        raise ValueError(f"precision {precision!r} needs calibration: texts, or batches of inputs")
+    run = _Run(
+        source=tensorflow_reference(source),
+        options=options,
+        toolchain=find_toolchain(python, toolkit_version),
+        limits=limits or Limits(),
+        texts=texts,
+        min_cosine=gate.MIN_COSINE[precision] if min_cosine is None else min_cosine,
+        strict=strict,
+        say=on_progress or (lambda line: None),
+    )
+    if calibration:
+        run.calibration = _calibration(run, calibration)
+    with _evidence(target) as failed, staged(target, overwrite=overwrite) as staging:
+        try:
+            manifest = _export(run, staging, user_string)
+        except (gate.GateError, WorkerError, StrictError) as error:
+            shutil.rmtree(failed, ignore_errors=True)
+            failed.mkdir(parents=True)
+            for name in (_LOG, "gate.json", "analysis", "model.onnx"):
+                if (staging / name).exists():
+                    os.rename(staging / name, failed / name)
+            error.args = (str(error).replace(os.fspath(staging), os.fspath(failed)),)
+            if isinstance(error, WorkerError):
+                error.log = failed / _LOG
+            raise
+    return manifest
+
+
+def _export(run: _Run, staging: Path, user_string: str) -> Manifest:
+    options, source = run.options, run.source
+    started = time.monotonic()
+    run.say("writing ONNX")
+    graph = write_graph(
+        source.config,
+        source.state,
+        source.head,
+        GraphOptions(
+            outputs=options.outputs,
+            embeddings=options.embeddings,
+            ffn_slices=options.ffn_slices(source.config),
+            batched=any(batch > 1 for batch, _ in options.shapes),
+            masked_positions=options.masked_positions,
+        ),
+    )
+    signature = Signature.of(graph)
+    onnx_path = staging / "model.onnx"
+    onnx_path.write_bytes(graph.SerializeToString())
+    del graph
+    hashed = state_sha256(source.state)
+    custom = custom_string(
+        {
+            "tfbert_npu": __version__,
+            "head": source.head,
+            "embeddings": options.embeddings,
+            "precision": options.precision,
+            "source_sha256": hashed,
+            **({"user": user_string} if user_string else {}),
+        }
+    )
+    inputs = {shape: _gate_inputs(run, shape) for shape in options.shapes}
+    ranges = _ranges(run, onnx_path, signature, inputs[options.shapes[0]][-1])
+
+    costs: dict[Shape, Cost] = {}
+    agreements: dict[Shape, dict[str, gate.Agreement]] = {}
+    peak = 0
+    for name, shapes in options.files():
+        with VendorSession(run.toolchain, staging / _LOG, run.limits) as session:
+            run.say(f"compiling {name} for {', '.join(f'{b}x{s}' for b, s in shapes)}")
+            calibration = None
+            if run.calibration is not None:
+                calibration = prepared(source, run.calibration, options.embeddings)
+            costs |= compile_file(session, onnx_path, signature, options, shapes, custom, calibration)
+            for shape in shapes:
+                run.say(f"simulating {shape[0]}x{shape[1]}")
+                agreements[shape] = _gate(run, session, signature, onnx_path, inputs[shape], staging)
+            session.export(staging / name)
+            peak = max(peak, session.peak_memory)
+        _check_header(staging / name, run, custom)
+    _check_targets(run, costs)
+    run.say("writing the directory")
+    return write_contents(
+        staging,
+        Exported(
+            source=source,
+            options=options,
+            signature=signature,
+            toolchain=run.toolchain,
+            source_sha256=hashed,
+            costs=costs,
+            agreements=agreements,
+            ranges=ranges,
+            min_cosine=run.min_cosine,
+            gate_inputs="texts" if source.tokenizer is not None else "random ids",
+            reference=source.reference_name or "onnxruntime",
+            warnings=tuple(run.warnings),
+            seconds=time.monotonic() - started,
+            peak_memory=peak,
+        ),
+    )
+
+
+def _gate_inputs(run: _Run, shape: Shape) -> list[Inputs]:
+    if run.source.tokenizer is not None:
+        batches = text_inputs(run.source.tokenizer, run.texts or TEXTS, shape, _GATE_RUNS)
+    else:
+        batches = random_inputs(run.source.config, shape, _GATE_RUNS)
+    if run.options.masked_positions is not None:
+        rng = np.random.default_rng(0)
+        size = (shape[0], run.options.masked_positions)
+        for batch in batches:
+            batch["masked_lm_positions"] = rng.integers(0, shape[1], size).astype(np.int32)
+    return batches
+
+
+def _calibration(
+    run: _Run, calibration: Sequence[str] | Sequence[Mapping[str, np.ndarray]]
+) -> Sequence[Mapping[str, np.ndarray]]:
+    texts = [item for item in calibration if isinstance(item, str)]
+    if not texts:
+        return [item for item in calibration if not isinstance(item, str)]
+    if run.source.tokenizer is None:
+        raise ValueError("calibration texts need a tokenizer; give tokenizer=, a directory with vocab.txt")
+    shape = run.options.shapes[0]
+    return text_inputs(run.source.tokenizer, texts, shape, runs=-(-len(texts) // shape[0]))
+
+
+def _gate(
+    run: _Run,
+    session: VendorSession,
+    signature: Signature,
+    onnx_path: Path,
+    batches: Sequence[Inputs],
+    staging: Path,
+) -> dict[str, gate.Agreement]:
+    fed = prepared(run.source, batches, run.options.embeddings)
+    expected: Sequence[Mapping[str, Any]]
+    if run.source.reference is not None:
+        expected = [run.source.reference(batch) for batch in batches]
+    else:
+        expected = run_onnx(onnx_path, fed)
+    compared = []
+    for batch, given, wanted in zip(batches, fed, expected, strict=True):
+        got = simulate(session, signature, given)
+        compared.append(
+            {
+                spec.name: gate.agreement(got[spec.name], np.asarray(wanted[spec.name]), batch["input_mask"])
+                for spec in signature.outputs
+            }
+        )
+    worst = gate.worst_of(compared)
+    wrong = gate.failures(worst, run.min_cosine)
+    if wrong:
+        (staging / "gate.json").write_text(json.dumps(gate.summary(worst), indent=2) + "\n")
+        run.say("the gate failed; asking the vendor for its analysis")
+        arrays = [np.ascontiguousarray(fed[0][s.name], s.dtype) for s in signature.inputs]
+        table = session.analyse(arrays, staging / "analysis")
+        raise gate.GateError(
+            f"the compiled model is not the model: {'; '.join(wrong)}; "
+            f"the cosine of every operator is in {table}"
+        )
+    return worst
+
+
+def _ranges(run: _Run, onnx_path: Path, signature: Signature, batch: Inputs) -> dict[str, float]:
+    one = {name: value[:1] for name, value in batch.items()}
+    fed = prepared(run.source, [one], run.options.embeddings)[0]
+    ranges = gate.activation_ranges(os.fspath(onnx_path), [fed[spec.name] for spec in signature.inputs])
+    name = max(ranges, key=lambda key: ranges[key])
+    if not ranges[name] < FLOAT16_MAX:
+        raise gate.GateError(
+            f"the activations of {name} reach {ranges[name]:.3g}, more than float16's {FLOAT16_MAX:.0f}; "
+            f"the model cannot run in fp16, see {onnx_path}"
+        )
+    if ranges[name] > FLOAT16_MAX / 4:
+        run.warnings.append(
+            f"the activations of {name} reach {ranges[name]:.3g} of float16's {FLOAT16_MAX:.0f}"
+        )
+    return dict(sorted(ranges.items(), key=lambda pair: -pair[1])[:10])
+
+
+def _check_header(path: Path, run: _Run, custom: str) -> None:
+    header = read_rknn(path)
+    if (
+        header.platforms != (run.options.platform.target,)
+        and run.options.platform.target not in header.platforms
+    ):
+        # The vendor writes rk3568 for its twin rk3566.
+        twins = {"rk3566", "rk3568"}
+        if not {run.options.platform.target, *header.platforms} <= twins:
+            raise ArtifactError(f"{path.name} says that it is for {header.platforms}; please report this")
+    if header.custom_string != custom:
+        raise ArtifactError(f"{path.name} lost its custom string; please report this")
+
+
+def _check_targets(run: _Run, costs: Mapping[Shape, Cost]) -> None:
+    for (batch, length), cost in costs.items():
+        fused = sum(operator.kind == "exSDPAttention" for operator in cost.operators)
+        if run.options.platform.fuses_attention and fused < run.source.config.num_hidden_layers:
+            text = (
+                f"at {batch}x{length} the compiler fused the attention of {fused} of "
+                f"{run.source.config.num_hidden_layers} layers; shapes of one batch size in a file, or "
+                'layout="static", and optimization_level 3 let it fuse all'
+            )
+            run.warnings.append(text)
+            run.say(f"warning: {text}")
+        lost = cost.unexpected_on_cpu
+        if not lost:
+            continue
+        names = ", ".join(sorted({f"{operator.kind} ({operator.name})" for operator in lost})[:4])
+        text = f"at {batch}x{length} the CPU computes {len(lost)} operators that the NPU should: {names}, ..."
+        if run.strict:
+            raise StrictError(f"{text}; leave out strict to accept that")
+        run.warnings.append(text)
+        run.say(f"warning: {text}")
+
+
+@contextlib.contextmanager
+def _evidence(target: Path) -> Iterator[Path]:
+    """Where the evidence of a failure goes; an export that succeeds takes an older failure's away."""
+    failed = target.with_name(f"{target.name}.failed")
+    yield failed
+    shutil.rmtree(failed, ignore_errors=True)

@@ -1,0 +1,77 @@
+"""Inputs for the gate and for calibration: texts through the model's own tokenizer, padded as in use."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from tfbert_npu.config import BertConfig
+
+Inputs = dict[str, np.ndarray]
+
+TEXTS = (
+    "The river had frozen over by the first week of December.",
+    "How do I change the battery?",
+    "In 1969, after eight years of work and at a cost of some 25 billion dollars, two people walked on the "
+    "Moon for a little over two hours, while a third one stayed in orbit and waited for them to come back.",
+    "Die Prüfung beginnt um halb neun, und wer zu spät kommt, darf nicht mehr hinein.",
+    "人工智能正在改变我们的生活方式。",
+    "¿Dónde está la biblioteca más cercana a la estación?",
+    "The quick brown fox jumps over the lazy dog, and the dog, who has seen this before, goes back to sleep "
+    "without so much as opening an eye; it is, after all, a warm afternoon in late summer, and there will be "
+    "other foxes. Towards evening the wind turns, it begins to rain, and both of them run for the same barn, "
+    "where they find the farmer's cat already asleep in the only dry corner.",
+    "No.",
+)
+"""Sentences of several lengths and languages, used where the caller gives none."""
+
+
+def text_inputs(tokenizer: Path, texts: Sequence[str], shape: tuple[int, int], runs: int) -> list[Inputs]:
+    """Texts as padded batches of one shape.
+
+    Args:
+        tokenizer: Directory with `vocab.txt`.
+        texts: Taken in turn, again from the first when there are fewer than `runs` batches take.
+        shape: (batch, length).
+        runs: Number of batches.
+
+    Raises:
+        ValueError: There is no text.
+    """
+    from tfbert_npu.preprocess import BertTokenizer
+
+    if not texts:
+        raise ValueError("texts must hold at least one text")
+    batch, length = shape
+    encode = BertTokenizer.from_pretrained(tokenizer)
+    batches = []
+    for run in range(runs):
+        chosen = [texts[(run * batch + row) % len(texts)] for row in range(batch)]
+        encoded = encode(chosen, seq_length=length)
+        batches.append({name: np.ascontiguousarray(value, np.int32) for name, value in encoded.items()})
+    return batches
+
+
+def random_inputs(config: BertConfig, shape: tuple[int, int], runs: int, seed: int = 0) -> list[Inputs]:
+    """Random ids with padding of many lengths, for a model without a tokenizer."""
+    rng = np.random.default_rng(seed)
+    batch, length = shape
+    batches = []
+    for run in range(runs):
+        # Every other run has a full row: the last position must be reached as well.
+        lengths = rng.integers(max(1, length // 8), length + 1, batch)
+        if run % 2:
+            lengths[0] = length
+        mask = (np.arange(length) < lengths[:, None]).astype(np.int32)
+        ids = rng.integers(0, config.vocab_size, shape) * mask
+        types = (np.arange(length) >= lengths[:, None] // 2) * mask * (config.type_vocab_size > 1)
+        batches.append(
+            {
+                "input_word_ids": ids.astype(np.int32),
+                "input_mask": mask,
+                "input_type_ids": types.astype(np.int32),
+            }
+        )
+    return batches
