@@ -13,6 +13,7 @@ _HOME = {
     "BertTokenizer": "tokenizer",
     "TextOptions": "options",
     "Vocabulary": "vocabulary",
+    "byte_offsets_to_characters": "offsets",
 }
 
 __all__ = sorted(_HOME)

@@ -35,7 +35,7 @@ CASED_BIT = 1 << 29
 SKIPPED_BIT = 1 << 30
 
 # Ideographs that neither lower-casing nor decomposition changes; compatibility ideographs are the others.
-_PLAIN_CJK = tuple(r for r in CJK_RANGES if r[0] not in (0xF900, 0x2F800))
+PLAIN_CJK = tuple(r for r in CJK_RANGES if r[0] not in (0xF900, 0x2F800))
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ class _Pool:
 
 
 @lru_cache(maxsize=1)
-def _ruled_points() -> tuple[int, ...]:
+def ruled_points() -> tuple[int, ...]:
     """Code points that any rule can change: all but unassigned, private and plain CJK ones."""
     ruled = np.fromiter(
         (unicodedata.category(chr(point)) not in ("Cn", "Co") for point in range(CODE_POINTS)),
@@ -112,7 +112,7 @@ def _ruled_points() -> tuple[int, ...]:
         CODE_POINTS,
     )
     for first, last in CJK_RANGES:
-        ruled[first : last + 1] = (first, last) not in _PLAIN_CJK
+        ruled[first : last + 1] = (first, last) not in PLAIN_CJK
     return tuple(np.flatnonzero(ruled).tolist())
 
 
@@ -121,7 +121,7 @@ def _expansions(options: TextOptions) -> Mapping[int, str]:
     """Code points outside the plain CJK blocks that do not stay as they are, and what they become."""
     expand = CharacterRules(options).expand
     found = {}
-    for point in _ruled_points():
+    for point in ruled_points():
         char = chr(point)
         expanded = expand(char)
         if expanded != char:
@@ -132,7 +132,7 @@ def _expansions(options: TextOptions) -> Mapping[int, str]:
 @lru_cache(maxsize=1)
 def _sigma_flags() -> Mapping[int, int]:
     found = {}
-    for point in _ruled_points():
+    for point in ruled_points():
         cased, skipped = final_sigma_context(chr(point))
         if cased or skipped:
             found[point] = CASED_BIT if cased else SKIPPED_BIT
@@ -143,7 +143,7 @@ def _sigma_flags() -> Mapping[int, int]:
 def _marks() -> tuple[Mapping[int, int], Mapping[int, str], frozenset[int]]:
     """Combining classes; decompositions that hold a mark; code points whose decomposition keeps one."""
     classes, decompositions, keep = {}, {}, set()
-    for point in _ruled_points():
+    for point in ruled_points():
         char = chr(point)
         if combining_class := unicodedata.combining(char):
             classes[point] = combining_class
@@ -189,7 +189,7 @@ def build_character_table(
     _assign(entries, _expansions(options), pool, spell)
     for mark in marks:
         entries[ord(mark)] = pool.add(f" {mark} ")
-    entries[[point for point in _ruled_points() if is_removed(chr(point))]] |= REMOVED_BIT
+    entries[[point for point in ruled_points() if is_removed(chr(point))]] |= REMOVED_BIT
     if options.lower_case:
         for point, flag in _sigma_flags().items():
             entries[point] |= flag
@@ -216,3 +216,8 @@ def _assign(
 ) -> None:
     for point, expanded in expansions.items():
         entries[point] = pool.add(spell(expanded))
+
+
+def marks_that_stay() -> frozenset[int]:
+    """Code points that are, or decompose to, a combining mark that accent stripping leaves (it is no Mn)."""
+    return _marks()[2]

@@ -79,7 +79,7 @@ class GraphNormalizer:
         points, splits = text.points, text.splits
         count = tf.size(points)
         sources = tf.range(count) if aligned else None
-        ends = sources + 1 if aligned else None
+        ends = tf.range(1, count + 1) if aligned else None
         if self._special_tokens:
             points, ends = self._with_special_tokens(points, splits, ends)
         if self._has_sigma:

@@ -1,4 +1,4 @@
-"""Word pieces to BERT's fixed-length inputs inside a graph, by one gather instead of ragged operations."""
+"""Word pieces to BERT's fixed-length inputs inside a graph, by ranges of one array."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-from tfbert_npu.preprocess.graph_tokenizer import Pieces
 from tfbert_npu.preprocess.options import Trimming
+from tfbert_npu.preprocess.pieces import Pieces
 from tfbert_npu.preprocess.trimming import trim_pair
 from tfbert_npu.preprocess.vocabulary import Vocabulary
 
@@ -26,40 +26,48 @@ def pack(
     Returns:
         `input_word_ids`, `input_mask`, `input_type_ids`, int32 [B, L].
     """
-    column = tf.range(seq_length)[None, :]
-    starts = [tf.cast(segment.splits[:-1, None], tf.int32) for segment in segments]
-    lengths = [
-        tf.cast(segment.splits[1:, None], tf.int32) - start
-        for segment, start in zip(segments, starts, strict=True)
-    ]
+    splits = [tf.cast(segment.splits, tf.int32) for segment in segments]
+    starts = [split[:-1] for split in splits]
+    lengths = [split[1:] - split[:-1] for split in splits]
     budget = seq_length - 1 - len(segments)
-    if len(segments) == 2:
-        tf.debugging.assert_equal(
-            tf.size(starts[0]), tf.size(starts[1]), "the two segments have different numbers of texts"
-        )
     if len(segments) == 1:
         kept = [tf.minimum(lengths[0], budget)]
     else:
+        tf.debugging.assert_equal(
+            tf.size(starts[0]), tf.size(starts[1]), "the two segments have different numbers of texts"
+        )
         kept = list(trim_pair(trimming, lengths[0], lengths[1], budget, tf.minimum, tf.maximum))
 
-    cls_id, sep_id, pad_id = vocabulary.cls_id, vocabulary.sep_id, vocabulary.pad_id
-    # [CLS], [SEP] and [PAD] stand before the pieces, so that one gather finds everything.
-    flat = tf.concat([[cls_id, sep_id, pad_id], *(segment.ids for segment in segments)], 0)
-    base = 3
-    first_end = kept[0] + 1  # column of the first [SEP]
-    index = starts[0] + (base - 1) + column
-    end = first_end
-    type_ids = tf.zeros_like(index)
-    if len(segments) == 2:
-        base += tf.size(segments[0].ids)
-        index = tf.where(column > first_end, starts[1] + base - 1 - first_end + column, index)
-        end = first_end + kept[1] + 1
-        type_ids = tf.cast((column > first_end) & (column <= end), tf.int32)
-    index = tf.where((column == first_end) | (column == end), 1, index)
-    index = tf.where(column > end, 2, index)
-    index = tf.where(column == 0, 0, index)
+    # [CLS] and [SEP] stand before the pieces, so that a row is a few ranges of one array.
+    flat = tf.concat([[vocabulary.cls_id, vocabulary.sep_id], *(segment.ids for segment in segments)], 0)
+    one = tf.ones_like(starts[0])
+    range_starts, range_lengths = [tf.zeros_like(one)], [one]
+    base = 2
+    for segment, start, length in zip(segments, starts, kept, strict=True):
+        range_starts += [start + base, one]
+        range_lengths += [length, one]
+        base += tf.size(segment.ids)
+    first = tf.reshape(tf.stack(range_starts, 1), [-1])
+    ranges = tf.raw_ops.RaggedRange(
+        starts=first, limits=first + tf.reshape(tf.stack(range_lengths, 1), [-1]), deltas=1, Tsplits=tf.int64
+    )
+    word_ids = tf.raw_ops.RaggedTensorToTensor(
+        shape=tf.constant([-1, seq_length]),
+        values=tf.gather(flat, ranges.rt_dense_values),
+        default_value=vocabulary.pad_id,
+        row_partition_tensors=[ranges.rt_nested_splits[:: len(range_starts)]],
+        row_partition_types=["ROW_SPLITS"],
+    )
+    column = tf.range(seq_length)[None, :]
+    first_end = kept[0][:, None] + 1  # column of the first [SEP]
+    if len(segments) == 1:
+        mask = column <= first_end
+        type_ids = tf.zeros_like(word_ids)
+    else:
+        mask = column <= first_end + kept[1][:, None] + 1
+        type_ids = tf.cast((column > first_end) & mask, tf.int32)
     return {
-        "input_word_ids": tf.gather(flat, index),
-        "input_mask": tf.cast(column <= end, tf.int32),
+        "input_word_ids": tf.ensure_shape(word_ids, [None, seq_length]),
+        "input_mask": tf.cast(mask, tf.int32),
         "input_type_ids": type_ids,
     }

@@ -10,48 +10,24 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from dataclasses import replace
+from typing import Any
 
 import tensorflow as tf
 import tensorflow_text as tf_text
 
 from tfbert_npu.errors import VocabularyError
 from tfbert_npu.preprocess.character_table import build_character_table
-from tfbert_npu.preprocess.characters import MAX_WORD_CHARACTERS, CharacterRules
+from tfbert_npu.preprocess.characters import MAX_WORD_CHARACTERS, is_removed, is_space
 from tfbert_npu.preprocess.graph_normalizer import GraphNormalizer, decode_aligned, encode
+from tfbert_npu.preprocess.kernel_probe import plain_pattern, split_by_kernel
 from tfbert_npu.preprocess.options import TextOptions
+from tfbert_npu.preprocess.pieces import AlignedPieces, Pieces
 from tfbert_npu.preprocess.vocabulary import SUFFIX_INDICATOR, Vocabulary
 
-# Text that needs no normalisation but lower-casing: ASCII without control characters or overlong words.
-_PLAIN_TEXT = rf"(?:[!-~]{{0,{MAX_WORD_CHARACTERS}}}[ \t\n\r])*[!-~]{{0,{MAX_WORD_CHARACTERS}}}"
-
+# Only in a text of more bytes than this can a word exceed the limit in characters.
+_LONG_WORD = rf"[^ \t\n\r]{{{MAX_WORD_CHARACTERS + 1}}}"
 _NO_BYTE_LIMIT = 1 << 20  # the normaliser enforces the limit in characters
-
-
-class Pieces(NamedTuple):
-    """Word pieces of a batch of texts.
-
-    Attributes:
-        ids: int32 [N], the texts end to end.
-        splits: int64 [B + 1], where each text starts and ends.
-    """
-
-    ids: tf.Tensor
-    splits: tf.Tensor
-
-
-class AlignedPieces(NamedTuple):
-    """Word pieces by word, with the bytes of the text that they stand for; ragged [B, words, pieces].
-
-    Attributes:
-        ids: int32.
-        starts: int64, offset of the first byte.
-        limits: int64, offset after the last byte.
-    """
-
-    ids: tf.RaggedTensor
-    starts: tf.RaggedTensor
-    limits: tf.RaggedTensor
 
 
 class BertGraphTokenizer:
@@ -66,7 +42,7 @@ class BertGraphTokenizer:
         known = frozenset("".join(vocabulary.tokens))
         spare = _spare_characters(known)
         unknown = next(spare)
-        spelling = {char: next(spare) for char in _split_by_kernel(known, options)}
+        spelling = {char: next(spare) for char in split_by_kernel(sorted(known), options)}
         special = [(token, next(spare)) for token in sorted(options.allow_special_tokens) if token != "[UNK]"]
         marks = dict(special)
         if missing := sorted(options.allow_special_tokens - set(vocabulary.ids)):
@@ -78,6 +54,7 @@ class BertGraphTokenizer:
         table = build_character_table(options, known, unknown, spelling, tuple(marks.values()))
         self._normalizer = GraphNormalizer(table, unknown, special)
         self._lower = options.lower_case
+        self._plain_pattern = plain_pattern(replace(options, allow_special_tokens=frozenset()))
         self._special_pattern = "|".join(map(re.escape, sorted(options.allow_special_tokens)))
         self._pieces = tf_text.FastWordpieceTokenizer(
             _kernel_vocabulary(vocabulary, spelling, marks, spare),
@@ -88,12 +65,15 @@ class BertGraphTokenizer:
         )
         self._continues = tf.constant([token.startswith(SUFFIX_INDICATOR) for token in vocabulary.tokens])
 
+    @property
+    def resources(self) -> list[Any]:
+        """None: tables and model are constants."""
+        return []
+
     def tokenize(self, texts: tf.Tensor) -> Pieces:
         """Word pieces of texts: string [B]."""
         lowered = tf.strings.lower(texts) if self._lower else texts
-        plain = tf.strings.regex_full_match(texts, _PLAIN_TEXT)
-        if self._special_pattern:
-            plain &= ~tf.strings.regex_full_match(texts, f"(?s).*({self._special_pattern}).*")
+        plain = self._is_plain(texts)
 
         def normalized() -> tf.Tensor:
             where = tf.where(~plain)
@@ -104,6 +84,19 @@ class BertGraphTokenizer:
         ready = tf.cond(tf.reduce_all(plain), lambda: lowered, normalized)
         pieces = self._pieces.tokenize(ready)
         return Pieces(pieces.values, pieces.row_splits)
+
+    def _is_plain(self, texts: tf.Tensor) -> tf.Tensor:
+        """Which texts need no normalisation but the lower-casing of ASCII: bool [B]."""
+        plain = tf.strings.regex_full_match(texts, self._plain_pattern)
+        if self._special_pattern:
+            plain &= ~tf.strings.regex_full_match(texts, f"(?s).*(?:{self._special_pattern}).*")
+        where = tf.where(tf.strings.length(texts) > MAX_WORD_CHARACTERS)
+
+        def without_long_words() -> tf.Tensor:
+            long = tf.strings.regex_full_match(tf.gather_nd(texts, where), f"(?s).*{_LONG_WORD}.*")
+            return plain & ~tf.scatter_nd(where, long, tf.shape(texts, tf.int64))
+
+        return tf.cond(tf.size(where) > 0, without_long_words, lambda: plain)
 
     def tokenize_words(self, texts: tf.Tensor) -> tf.RaggedTensor:
         """Word pieces by word: string [B] to int32 [B, words, pieces]."""
@@ -145,15 +138,6 @@ def _spare_characters(known: frozenset[str]) -> Iterator[str]:
     return (char for char in map(chr, range(0xF0000, 0xFFFFE)) if char not in known)
 
 
-def _split_by_kernel(known: frozenset[str], options: TextOptions) -> list[str]:
-    """Known characters that the kernel would cut a word at and the original would not."""
-    rules = CharacterRules(options)
-    candidates = sorted(char for char in known if rules.expand(char) == char)
-    probe = tf_text.FastWordpieceTokenizer(["[UNK]", "a"], token_out_type=tf.int32, unknown_token="[UNK]")
-    counts = probe.tokenize(tf.constant([f"a{char}a" for char in candidates], tf.string)).row_lengths()
-    return [char for char, count in zip(candidates, counts.numpy(), strict=True) if count != 1]
-
-
 def _kernel_vocabulary(
     vocabulary: Vocabulary, spelling: dict[str, str], marks: dict[str, str], spare: Iterator[str]
 ) -> list[str]:
@@ -163,8 +147,8 @@ def _kernel_vocabulary(
     for token in vocabulary.tokens:
         if token in marks:
             tokens.append(marks[token])
-        elif token.removeprefix(SUFFIX_INDICATOR).split() != [token.removeprefix(SUFFIX_INDICATOR)]:
-            tokens.append(next(spare))  # empty or with white space: no text can match it
+        elif token in ("", SUFFIX_INDICATOR) or any(is_removed(char) or is_space(char) for char in token):
+            tokens.append(next(spare))  # no text can match it, and the kernel may refuse it
         else:
             tokens.append(token.translate(respell))
     return tokens

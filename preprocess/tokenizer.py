@@ -4,43 +4,57 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
+from tfbert_npu.errors import VocabularyError
+from tfbert_npu.preprocess.alignment import Aligner
+from tfbert_npu.preprocess.host_packing import Padding, Segment, pack_rows, trimmed_rows, windowed_rows
 from tfbert_npu.preprocess.normalizer import BertNormalizer
-from tfbert_npu.preprocess.options import Dialect, TextOptions, Trimming, read_options
-from tfbert_npu.preprocess.trimming import trim_pair
-from tfbert_npu.preprocess.vocabulary import Vocabulary
-from tfbert_npu.preprocess.wordpiece import ChunkPieces, WordPieces
+from tfbert_npu.preprocess.offsets import Text, as_str, byte_positions
+from tfbert_npu.preprocess.options import Dialect, TextOptions, Trimming, one_of, read_options
+from tfbert_npu.preprocess.tf_text_normalizer import MAX_WORD_BYTES, TfTextNormalizer
+from tfbert_npu.preprocess.vocabulary import SUFFIX_INDICATOR, TOKENIZER_FILES, Vocabulary
+from tfbert_npu.preprocess.wordpiece import ChunkPieces, Normalizer, WordPieces
 from tfbert_npu.repository import local_directory
 
-TOKENIZER_FILES = ("vocab.txt", "tokenizer.json", "tokenizer_config.json")
-
-Text = str | bytes
+OffsetUnit = Literal["characters", "bytes"]
 
 
 class BertTokenizer:
     """Texts to `input_word_ids`, `input_mask` and `input_type_ids`, with the ids of `BertPreprocessor`.
 
+    A text is a `str`, or UTF-8 `bytes`; bytes that are not UTF-8 count as U+FFFD, and so does a lone
+    surrogate, which stands for such bytes in a `str`.
+
     Args:
         vocabulary: The word pieces.
         options: Dialect and switches.
+
+    Raises:
+        VocabularyError: `options.allow_special_tokens` names a token that the vocabulary lacks.
     """
 
     def __init__(self, vocabulary: Vocabulary, options: TextOptions | None = None):
         self.vocabulary = vocabulary
         self.options = options or TextOptions()
-        self._normalizer = BertNormalizer(self.options)
-        self._chunks = ChunkPieces(self._normalizer, WordPieces(vocabulary))
-        self._special_ids = {token: (vocabulary.ids[token],) for token in self.options.allow_special_tokens}
-        self._special = (
-            re.compile(f"({'|'.join(map(re.escape, sorted(self._special_ids)))})")
-            if self._special_ids
-            else None
-        )
+        self._normalizer: Normalizer
+        if self.options.dialect == "bert":
+            self._normalizer, self._words = BertNormalizer(self.options), WordPieces(vocabulary)
+        else:
+            self._normalizer = TfTextNormalizer(self.options)
+            self._words = WordPieces(vocabulary, max_word_bytes=MAX_WORD_BYTES)
+        self._chunks = ChunkPieces(self._normalizer, self._words)
+        self._aligner = Aligner(self.options)
+        allowed = sorted(self.options.allow_special_tokens)
+        if missing := [token for token in allowed if token not in vocabulary.ids]:
+            raise VocabularyError(
+                f"allow_special_tokens names {', '.join(missing)}, which the vocabulary lacks"
+            )
+        self._special = re.compile("|".join(map(re.escape, allowed))) if allowed else None
 
     @classmethod
     def from_pretrained(
@@ -78,21 +92,60 @@ class BertTokenizer:
         return cls(Vocabulary.from_directory(directory), options)
 
     def encode(self, text: Text) -> list[int]:
-        """Ids of the word pieces of `text`, without `[CLS]` and `[SEP]`.
-
-        Bytes are UTF-8; what is not counts as U+FFFD.
-        """
-        if isinstance(text, bytes):
-            text = text.decode("utf-8", "replace")
+        """Ids of the word pieces of `text`, without `[CLS]` and `[SEP]`."""
+        text, chunks = as_str(text), self._normalizer.chunks
         if self._special is None:
-            return list(chain.from_iterable(map(self._chunks.__getitem__, self._normalizer.chunks(text))))
+            return list(chain.from_iterable(map(self._chunks.__getitem__, chunks(text))))
         ids: list[int] = []
-        for part in self._special.split(text):
-            if part in self._special_ids:
-                ids += self._special_ids[part]
+        for _, part, special in self._parts(text):
+            if special is not None:
+                ids.append(special)
             else:
-                ids += chain.from_iterable(map(self._chunks.__getitem__, self._normalizer.chunks(part)))
+                ids += chain.from_iterable(map(self._chunks.__getitem__, chunks(part)))
         return ids
+
+    def encode_with_offsets(
+        self, text: Text, unit: OffsetUnit = "characters"
+    ) -> tuple[list[int], list[tuple[int, int]]]:
+        """Ids as `encode` gives them, and what each piece stands for in `text` as it was given.
+
+        Args:
+            text: The text.
+            unit: `"characters"`, so that `text[start:end]` of a `str` is the piece's source, or
+                `"bytes"` of its UTF-8 form, as `BertPreprocessor.tokenize_with_offsets` counts.
+
+        Returns:
+            Ids, and (start, end) for each; ascending, `end` exclusive.
+
+        Raises:
+            ValueError: In dialect `"tf_text"`, whose offsets do not index the user's text.
+        """
+        one_of(unit, OffsetUnit, "unit")
+        if self.options.dialect != "bert":
+            raise ValueError("dialect='tf_text' has no offsets into the user's text; use dialect='bert'")
+        decoded = as_str(text)
+        ids: list[int] = []
+        offsets: list[tuple[int, int]] = []
+        for base, part, special in self._parts(decoded):
+            if special is not None:
+                ids.append(special)
+                offsets.append((base, base + len(part)))
+                continue
+            for word in self._aligner.words(part):
+                pieces = self._words[word.text]
+                ids += pieces
+                if pieces == (self.vocabulary.unk_id,):
+                    offsets.append((base + word.starts[0], base + max(word.ends)))
+                    continue
+                at = 0
+                for piece in pieces:
+                    end = at + len(self.vocabulary.tokens[piece].removeprefix(SUFFIX_INDICATOR if at else ""))
+                    offsets.append((base + word.starts[at], base + word.ends[end - 1]))
+                    at = end
+        if unit == "bytes":
+            positions = byte_positions(text, decoded)
+            offsets = [(positions[start], positions[end]) for start, end in offsets]
+        return ids, offsets
 
     def __call__(
         self,
@@ -101,50 +154,70 @@ class BertTokenizer:
         seq_length: int = 128,
         *,
         trimming: Trimming = "round_robin",
+        padding: Padding = "fixed",
+        pad_to_multiple_of: int | None = None,
+        stride: int | None = None,
+        return_offsets: bool | OffsetUnit = False,
     ) -> dict[str, np.ndarray]:
-        """Encode texts, or pairs of texts, to fixed length.
+        """Encode texts, or pairs of texts.
 
         Args:
             texts: B texts; one text counts as a batch of one.
             text_pairs: B second segments.
-            seq_length: L, the length of every row; longer input is trimmed.
+            seq_length: Length of a row, at most; longer input is trimmed, or cut into windows.
             trimming: How a pair shares the room; see `trimming.trim_pair`.
+            padding: `"fixed"` pads every row to `seq_length`, `"longest"` to the longest row.
+            pad_to_multiple_of: With `"longest"`, pad to a multiple of this, at most `seq_length`.
+            stride: Cut a long last segment into windows that share this many pieces, instead of trimming.
+            return_offsets: Also give what each piece stands for, in characters (True) or bytes.
 
         Returns:
-            `input_word_ids`, `input_mask` and `input_type_ids`, int32 [B, L].
+            `input_word_ids`, `input_mask` and `input_type_ids`, int32 [R, L], where R is B, or with `stride`
+            the number of windows; with `stride`, `text_index`, int32 [R], the text of each window; with
+            `return_offsets`, `offsets`, int32 [R, L, 2], (start, end) in the text that the piece came
+            from, zero for special tokens and padding.
 
         Raises:
-            ValueError: Not texts, as many pairs as texts, or `seq_length` has no room for the special tokens.
+            ValueError: What is given are not texts, or not as many pairs as texts, or an argument is out of
+                range; see also `encode_with_offsets`.
         """
-        first = [self.encode(text) for text in _checked(texts, "texts")]
-        rows: list[list[int]] = []
-        second_starts: list[int] = []
-        cls_id, sep_id, pad_id = self.vocabulary.cls_id, self.vocabulary.sep_id, self.vocabulary.pad_id
-        budget = seq_length - (2 if text_pairs is None else 3)
-        if budget < 0:
-            raise ValueError(
-                f"seq_length={seq_length} has no room for the {seq_length - budget} special tokens; "
-                f"use at least {seq_length - budget}"
-            )
-        if text_pairs is None:
-            rows = [[cls_id, *ids[:budget], sep_id] for ids in first]
-        else:
-            second = [self.encode(text) for text in _checked(text_pairs, "text_pairs")]
+        _check_choices(
+            seq_length, 2 if text_pairs is None else 3, trimming, padding, pad_to_multiple_of, stride
+        )
+        unit: OffsetUnit | None = "characters" if return_offsets is True else (return_offsets or None)
+        first = [self._segment(text, unit) for text in _checked(texts, "texts")]
+        second = None
+        if text_pairs is not None:
+            second = [self._segment(text, unit) for text in _checked(text_pairs, "text_pairs")]
             if len(first) != len(second):
                 raise ValueError(f"{len(first)} texts but {len(second)} text_pairs; give one pair per text")
-            for a, b in zip(first, second, strict=True):
-                n, m = trim_pair(trimming, len(a), len(b), budget, min, max)
-                rows.append([cls_id, *a[:n], sep_id, *b[:m], sep_id])
-                second_starts.append(n + 2)
-        lengths = np.fromiter(map(len, rows), np.int32, len(rows))[:, None]
-        column = np.arange(seq_length, dtype=np.int32)
-        mask = column < lengths
-        word_ids = np.full((len(rows), seq_length), pad_id, np.int32)
-        word_ids[mask] = np.fromiter(chain.from_iterable(rows), np.int32, int(lengths.sum()))
-        type_ids = np.zeros_like(word_ids)
-        if text_pairs is not None:
-            type_ids[mask & (column >= np.array(second_starts, np.int32).reshape(-1, 1))] = 1
-        return {"input_word_ids": word_ids, "input_mask": mask.astype(np.int32), "input_type_ids": type_ids}
+        if stride is None:
+            rows = trimmed_rows(first, second, seq_length, trimming)
+        else:
+            rows = windowed_rows(first, second, seq_length, stride)
+        packed = pack_rows(
+            rows,
+            seq_length,
+            self.vocabulary,
+            padding=padding,
+            pad_to_multiple_of=pad_to_multiple_of,
+            offsets=unit is not None,
+        )
+        if stride is not None:
+            packed["text_index"] = np.array([row.text_index for row in rows], np.int32)
+        return packed
+
+    def _segment(self, text: Text, unit: OffsetUnit | None) -> Segment:
+        return Segment(self.encode(text)) if unit is None else Segment(*self.encode_with_offsets(text, unit))
+
+    def _parts(self, text: str) -> Iterator[tuple[int, str, int | None]]:
+        """Stretches of text and allowed special tokens: (start, text, id of the special token or None)."""
+        at = 0
+        for match in self._special.finditer(text) if self._special else ():
+            yield at, text[at : match.start()], None
+            yield match.start(), match.group(), self.vocabulary.ids[match.group()]
+            at = match.end()
+        yield at, text[at:], None
 
 
 def _checked(texts: Text | Sequence[Text], name: str) -> Sequence[Text]:
@@ -155,4 +228,32 @@ def _checked(texts: Text | Sequence[Text], name: str) -> Sequence[Text]:
     for index, text in enumerate(texts):
         if not isinstance(text, (str, bytes)):
             raise ValueError(f"{name}[{index}] must be str or bytes, not {type(text).__name__}")
-    return texts
+    return list(texts)
+
+
+def _check_choices(
+    seq_length: int,
+    special_tokens: int,
+    trimming: Trimming,
+    padding: Padding,
+    pad_to_multiple_of: int | None,
+    stride: int | None,
+) -> None:
+    one_of(trimming, Trimming, "trimming")
+    one_of(padding, Padding, "padding")
+    for name, value, least in (
+        ("seq_length", seq_length, special_tokens),
+        ("pad_to_multiple_of", pad_to_multiple_of, 1),
+        ("stride", stride, 0),
+    ):
+        if value is None and name != "seq_length":
+            continue
+        if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+            raise ValueError(f"{name} must be an integer, not {value!r}")
+        if value < least:
+            room = f" to hold {special_tokens} special tokens" if name == "seq_length" else ""
+            raise ValueError(f"{name}={value} is too small; it must be at least {least}{room}")
+    if pad_to_multiple_of is not None and padding == "fixed":
+        raise ValueError(
+            "pad_to_multiple_of needs padding='longest'; with padding='fixed' rows have seq_length"
+        )

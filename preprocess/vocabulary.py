@@ -14,6 +14,9 @@ from tfbert_npu.errors import VocabularyError
 REQUIRED_TOKENS = ("[UNK]", "[CLS]", "[SEP]", "[PAD]")
 SUFFIX_INDICATOR = "##"
 
+# What to download of a hub repository in order to tokenize.
+TOKENIZER_FILES = ("vocab.txt", "tokenizer.json", "tokenizer_config.json")
+
 # The largest published BERT vocabulary (LaBSE, 501 153 pieces) is 5 MB.
 _MAX_BYTES = 64 * 2**20
 
@@ -138,7 +141,7 @@ class Vocabulary:
         if (directory / "vocab.txt").is_file():
             return cls.from_file(directory / "vocab.txt")
         if (directory / "tokenizer.json").is_file():
-            return cls(_tokens_of_tokenizer_json(directory / "tokenizer.json"))
+            return cls(tuple(_tokens_of_tokenizer_json(directory / "tokenizer.json")))
         assets = sorted((directory / "assets").glob("*vocab*.txt"))
         if len(assets) == 1:
             return cls.from_file(assets[0])

@@ -17,8 +17,19 @@ __version__ = "0.1.0"
 _HOME = {
     "BertConfig": "tfbert_npu.config",
     "BertEncoder": "tfbert_npu.encoder",
+    "BertForMaskedLM": "tfbert_npu.heads",
+    "BertForMultipleChoice": "tfbert_npu.heads",
+    "BertForNextSentencePrediction": "tfbert_npu.heads",
+    "BertForPreTraining": "tfbert_npu.heads",
+    "BertForQuestionAnswering": "tfbert_npu.heads",
+    "BertForSequenceClassification": "tfbert_npu.heads",
+    "BertForTokenClassification": "tfbert_npu.heads",
+    "BertLMHeadModel": "tfbert_npu.heads",
     "BertPreprocessor": "tfbert_npu.preprocess.layer",
     "BertTokenizer": "tfbert_npu.preprocess",
+    "export_saved_model": "tfbert_npu.export.saved_model",
+    "pull_from_hub": "tfbert_npu.hub.pull",
+    "push_to_hub": "tfbert_npu.hub.push",
 }
 
 __all__ = ["__version__", *_HOME]

@@ -249,6 +249,8 @@ class BertConfig:
             del values["type_vocab_size"], values["layer_norm_eps"]
         else:
             values["position_embedding_type"] = "absolute"
+        if architecture == "BertLMHeadModel":
+            values["is_decoder"] = True  # without it transformers' class attends in both directions
         return {"architectures": [architecture or default], **values}
 
     def to_json(self, path: str | os.PathLike[str], architecture: str | None = None) -> None:

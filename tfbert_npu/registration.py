@@ -18,7 +18,14 @@ from types import ModuleType
 from tfbert_npu.errors import MissingExtraError
 
 # Every module that registers Keras classes.
-KERAS_MODULES = ("tfbert_npu.encoder", "tfbert_npu.mlm", "tfbert_npu.preprocess.layer")
+KERAS_MODULES = (
+    "tfbert_npu.encoder",
+    "tfbert_npu.heads",
+    "tfbert_npu.mlm",
+    "tfbert_npu.preprocess.layer",
+    "tfbert_npu.train.optimizer",
+    "tfbert_npu.train.schedule",
+)
 
 
 def register_layers() -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 SMALL = (
-    "[PAD] [UNK] [CLS] [SEP] [MASK] want ##want ##ed wa un runn ##ing , . ! the a ##a b ##b e ##e o c ##c s ##s "
-    "é ##é ς ##ς σ ##σ 博 ##博 推 ʰ ##ʰ [ ] ᄀ ##ᅡ \u0301"
+    "[PAD] [UNK] [CLS] [SEP] [MASK] want ##want ##ed wa un runn ##ing , . ! the a ##a b ##b e ##e o c ##c s "
+    "##s é ##é ς ##ς σ ##σ 博 ##博 推 ʰ ##ʰ [ ] ᄀ ##ᅡ \u0301"
 )
 
 

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -356,8 +357,13 @@ def _check_targets(run: _Run, costs: Mapping[Shape, Cost]) -> None:
         lost = cost.unexpected_on_cpu
         if not lost:
             continue
-        names = ", ".join(sorted({f"{operator.kind} ({operator.name})" for operator in lost})[:4])
-        text = f"at {batch}x{length} the CPU computes {len(lost)} operators that the NPU should: {names}, ..."
+        kinds = Counter(operator.kind for operator in lost).most_common()
+        names = ", ".join(f"{count} {kind}" for kind, count in kinds)
+        largest = max(lost, key=lambda operator: operator.kib)
+        text = (
+            f"at {batch}x{length} the CPU computes {len(lost)} operators that the NPU should ({names}), "
+            f"the largest {largest.name} with {largest.kib} KiB"
+        )
         if run.strict:
             raise StrictError(f"{text}; leave out strict to accept that")
         run.warnings.append(text)

@@ -181,11 +181,13 @@ def tensorflow_reference(source: ExportSource) -> ExportSource:
 
 
 def _keras_reference(encoder: Any) -> Reference:
+    from keras.ops import convert_to_numpy
+
     def call(inputs: Mapping[str, np.ndarray]) -> dict[str, Any]:
         outputs = encoder(dict(inputs), training=False)
-        named = {name: np.asarray(outputs[name]) for name in ("pooled_output", "sequence_output")}
+        named = {name: convert_to_numpy(outputs[name]) for name in ("pooled_output", "sequence_output")}
         for index, value in enumerate(outputs["encoder_outputs"]):
-            named[f"encoder_outputs_{index}"] = np.asarray(value)
+            named[f"encoder_outputs_{index}"] = convert_to_numpy(value)
         return named
 
     return call

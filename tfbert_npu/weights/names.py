@@ -14,14 +14,21 @@ The columns of the table:
 - `google`: the name in Google's TensorFlow 1 checkpoints.
 - `tfhub`: the variable's name in TF-Hub SavedModels exported by tf-models-official.
 - `is_kernel`: a linear weight: [out, in] in a state, [in, out] in Keras and TensorFlow.
+- `google_out_in`: Google's file holds this linear weight as [out, in] too, as it does in its task heads.
+
+The attribute path of a task head's row starts at the head (`heads.base.BertHead`), not at the encoder.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from tfbert_npu.config import BertConfig
+
+HeadPart = Literal["seq_relationship", "pre_classifier", "classifier", "qa_outputs"]
+"""A linear layer of a task head."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +41,7 @@ class Row:
     google: str
     tfhub: str
     is_kernel: bool = False
+    google_out_in: bool = False
 
     @property
     def per_layer(self) -> bool:
@@ -198,6 +206,31 @@ _MLM = (
 )
 
 
+def _head(name: str, attribute: str, google: str) -> tuple[Row, Row]:
+    # run_classifier.py, run_squad.py and run_pretraining.py make these with get_variable, as [out, in];
+    # TF-Hub modules hold none of them. DistilBERT's bear BERT's names.
+    return (
+        Row(
+            f"{name}.weight",
+            f"{attribute}.kernel",
+            f"{name}.weight",
+            f"{google}output_weights",
+            "",
+            is_kernel=True,
+            google_out_in=True,
+        ),
+        Row(f"{name}.bias", f"{attribute}.bias", f"{name}.bias", f"{google}output_bias", ""),
+    )
+
+
+_HEADS: dict[HeadPart, tuple[Row, Row]] = {
+    "seq_relationship": _head("cls.seq_relationship", "seq_relationship", "cls/seq_relationship/"),
+    "pre_classifier": _dense("pre_classifier", "pre_classifier", "pre_classifier", "", ""),
+    "classifier": _head("classifier", "classifier", ""),
+    "qa_outputs": _head("qa_outputs", "qa_outputs", "cls/squad/"),
+}
+
+
 def encoder_rows(config: BertConfig) -> Iterator[Row]:
     """The tensors of the encoder without its pooler."""
     for row in _EMBEDDINGS:
@@ -217,6 +250,17 @@ def pooler_rows(config: BertConfig) -> Iterator[Row]:
 def mlm_rows() -> Iterator[Row]:
     """The tensors of the masked language model head; its output matrix is the word embedding table."""
     yield from _MLM
+
+
+def head_rows(part: HeadPart) -> Iterator[Row]:
+    """The weight and the bias of one linear layer of a task head."""
+    yield from _HEADS[part]
+
+
+def head_shapes(part: HeadPart, config: BertConfig, outputs: int) -> dict[str, tuple[int, ...]]:
+    """Shape of the weight and the bias of a task head's linear layer with so many outputs."""
+    weight, bias = _HEADS[part]
+    return {weight.name: (outputs, config.hidden_size), bias.name: (outputs,)}
 
 
 def shapes(config: BertConfig) -> dict[str, tuple[int, ...]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 
 import numpy as np
 
@@ -49,15 +50,26 @@ def to_state(tensors: Mapping[str, np.ndarray], config: BertConfig) -> State:
     return state
 
 
-def check_state(state: Mapping[str, np.ndarray], rows: Iterable[Row], config: BertConfig) -> None:
+def check_state(
+    state: Mapping[str, np.ndarray],
+    rows: Iterable[Row],
+    config: BertConfig,
+    head: Mapping[str, tuple[int, ...]] = MappingProxyType({}),
+) -> None:
     """Make sure that `state` holds the tensors of `rows`, each of the right shape, and no strange ones.
 
     Tensors of task heads are no strangers: which of them are wanted is for the caller to say.
 
+    Args:
+        state: The tensors.
+        rows: Those that are wanted.
+        config: The encoder's sizes.
+        head: Shapes of a task head's own tensors (`names.head_shapes`).
+
     Raises:
         CheckpointError: Lists every tensor that is missing, unknown or of another shape.
     """
-    expected = shapes(config)
+    expected = {**shapes(config), **head}
     wanted = {row.name for row in rows}
     known = expected.keys() | wanted
     problems = []

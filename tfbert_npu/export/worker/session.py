@@ -70,6 +70,7 @@ class VendorSession:
         log: File that takes everything the vendor prints. It is kept, for it is the evidence of a failure.
         limits: Time for each request, and memory.
         scratch: Directory in which the scratch directory is made; by default the system's.
+        standins: Directory of modules for what the toolchain lacks; by default those of `export.toolchain`.
 
     Raises:
         WorkerError: From every method, if the vendor fails, the process dies, or a limit is passed.
@@ -81,6 +82,7 @@ class VendorSession:
         log: str | os.PathLike[str],
         limits: Limits | None = None,
         scratch: str | os.PathLike[str] | None = None,
+        standins: str | os.PathLike[str] | None = None,
     ) -> None:
         self._limits = limits or Limits()
         self.log = Path(log)
@@ -91,6 +93,7 @@ class VendorSession:
         read_fd, write_fd = os.pipe()
         self._replies = os.fdopen(read_fd, "rb", buffering=0)
         here = Path(str(files("tfbert_npu.export")))
+        standins = standins or here / "toolchain" / "standins"
         try:
             with open(self.log, "ab") as log_stream:
                 self._process = subprocess.Popen(
@@ -99,7 +102,7 @@ class VendorSession:
                         "-I",
                         os.fspath(here / "worker" / "vendor_process.py"),
                         str(write_fd),
-                        os.fspath(here / "toolchain" / "standins"),
+                        os.fspath(standins),
                     ],
                     stdin=subprocess.PIPE,
                     stdout=log_stream,

@@ -1,0 +1,87 @@
+"""`export_onnx` on real weights: against float64 numpy goldens and TensorFlow."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import onnx
+import pytest
+
+from tfbert_npu.export.gate import GateError
+from tfbert_npu.export.onnx_file import export_onnx, run_onnx
+
+
+def golden_cases(shared):
+    folder = shared / "data/golden/minilm_numpy"
+    arrays = np.load(folder / "minilm_dev.npz")
+    for case in json.loads((folder / "minilm_dev.json").read_text())["cases"]:
+        number = case["case"]
+        yield (
+            {
+                "input_word_ids": arrays[f"{number}.input_ids"][None].astype(np.int32),
+                "input_mask": arrays[f"{number}.attention_mask"][None].astype(np.int32),
+                "input_type_ids": arrays[f"{number}.token_type_ids"][None].astype(np.int32),
+            },
+            arrays[f"{number}.hidden_states"],
+            arrays[f"{number}.pooled"],
+        )
+
+
+def test_minilm_equals_float64_numpy(minilm, shared, tmp_path):
+    path = export_onnx(minilm, tmp_path / "m.onnx", ["pooled_output", "encoder_outputs"])
+    inputs, hidden, pooled = zip(*golden_cases(shared), strict=True)
+    for batch, states, vector, got in zip(inputs, hidden, pooled, run_onnx(path, inputs), strict=True):
+        kept = batch["input_mask"][0].astype(bool)
+        np.testing.assert_allclose(got["pooled_output"][0], vector, atol=2e-5)
+        for layer in range(6):
+            np.testing.assert_allclose(
+                got[f"encoder_outputs_{layer}"][0][kept], states[layer + 1][kept], atol=5e-5
+            )
+
+
+def test_a_keras_encoder_is_written_and_checked_against_itself(tmp_path):
+    from tfbert_npu.config import BertConfig
+    from tfbert_npu.encoder import BertEncoder
+
+    config = BertConfig(
+        vocab_size=60, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=24,
+        max_position_embeddings=24, hidden_act="gelu_tanh", initializer_range=0.5,
+    )  # fmt: skip
+    encoder = BertEncoder(config)
+    path = export_onnx(encoder, tmp_path / "m.onnx", batch=2, length=9)
+    graph = onnx.load(path).graph
+    assert [value.name for value in graph.output] == ["pooled_output", "sequence_output"]
+    rng = np.random.default_rng(0)
+    inputs = {
+        "input_word_ids": rng.integers(0, 60, (2, 9)).astype(np.int32),
+        "input_mask": np.array([[1] * 9, [1] * 4 + [0] * 5], np.int32),
+        "input_type_ids": np.zeros((2, 9), np.int32),
+    }
+    expected = encoder(inputs)
+    (got,) = run_onnx(path, [inputs])
+    np.testing.assert_allclose(got["pooled_output"], expected["pooled_output"], atol=1e-5)
+    real = inputs["input_mask"].astype(bool)
+    np.testing.assert_allclose(
+        got["sequence_output"][real], np.asarray(expected["sequence_output"])[real], atol=1e-5
+    )
+
+
+def test_a_graph_that_is_not_the_model_is_refused_and_the_old_file_kept(tmp_path, monkeypatch):
+    from tests.export.models import bert
+    from tfbert_npu.export import onnx_file
+    from tfbert_npu.export.source import ExportSource
+
+    config, state, _ = bert("BertModel")
+    (tmp_path / "m.onnx").write_text("old")
+    write = onnx_file.write_graph
+
+    def wrong(config, state, head, options):
+        name = "encoder.layer.1.output.dense.weight"
+        return write(config, {**state, name: -state[name]}, head, options)
+
+    monkeypatch.setattr(onnx_file, "write_graph", wrong)
+    with pytest.raises(GateError, match="the ONNX file is not the model: pooled_output has cosine"):
+        export_onnx(ExportSource(config, state), tmp_path / "m.onnx")
+    assert (tmp_path / "m.onnx").read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["m.onnx"]

@@ -1,0 +1,72 @@
+"""Options of export_rknn: what is refused, and what follows from them."""
+
+from __future__ import annotations
+
+import pytest
+
+from tfbert_npu.config import BertConfig
+from tfbert_npu.export.options import checked_options
+
+CONFIG = BertConfig(hidden_size=384, num_hidden_layers=6, num_attention_heads=12, intermediate_size=1536)
+DEFAULTS = {
+    "target_platform": "rk3588",
+    "shapes": ((1, 128),),
+    "precision": "fp16",
+    "layout": "dynamic",
+    "embeddings": "inside",
+    "outputs": None,
+    "masked_positions": None,
+    "optimization_level": 3,
+    "single_core": False,
+    "compiler": None,
+}
+
+
+def options(**changes):
+    return checked_options(CONFIG, **{**DEFAULTS, **changes})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"target_platform": "rk3399"}, "'rk3588', 'rk3588s', 'rk3576'"),
+        ({"precision": "int4"}, "'fp16', 'w8a8'"),
+        ({"layout": "bucketed"}, "'dynamic', 'static'"),
+        ({"embeddings": "gpu"}, "'inside', 'host'"),
+        ({"optimization_level": 4}, r"\(0, 1, 2, 3\)"),
+        ({"shapes": ()}, "at least one"),
+        ({"shapes": ((0, 128),)}, "at least 1, got 0x128"),
+        ({"shapes": ((1, 0),)}, "at least 1, got 1x0"),
+        ({"shapes": ((1, 513),)}, "max_position_embeddings 512"),
+        ({"shapes": ((1, 128), (1, 128))}, "twice"),
+        ({"shapes": ((1, 128, 3),)}, "pairs"),
+        ({"shapes": ((1, 12.5),)}, "whole numbers"),
+        ({"single_core": True, "target_platform": "rk3576"}, "rk3588 only"),
+        ({"masked_positions": 0}, "at least 1"),
+    ],
+)
+def test_refusals_name_what_is_allowed(changes, message):
+    with pytest.raises(ValueError, match=message):
+        options(**changes)
+
+
+def test_rk3588s_is_compiled_as_rk3588():
+    assert options(target_platform="rk3588s").platform.target == "rk3588"
+
+
+def test_files_are_named_as_rk_transformers_names_them():
+    shapes = ((4, 256), (1, 128))
+    assert options(shapes=shapes).files() == [("model.rknn", ((1, 128), (4, 256)))]
+    assert options(shapes=shapes, layout="static").files() == [
+        ("model_b1_s128.rknn", ((1, 128),)),
+        ("model_b4_s256.rknn", ((4, 256),)),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("shapes", "slices"),
+    [(((1, 128),), 1), (((1, 16), (1, 32)), 1), (((1, 16), (1, 64)), 2), (((1, 16), (1, 512)), 3)],
+)
+def test_feed_forward_blocks_are_sliced_only_where_lengths_share_weights(shapes, slices):
+    assert options(shapes=shapes).ffn_slices(CONFIG) == slices
+    assert options(shapes=shapes, layout="static").ffn_slices(CONFIG) == 1

@@ -1,0 +1,108 @@
+"""Taking models apart: directories, Keras layers, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from tests.export.models import bert, padded_inputs
+from tfbert_npu.errors import CheckpointError
+from tfbert_npu.export.source import ExportSource, source_of, tensorflow_reference
+
+
+def test_a_directory_gives_weights_head_and_tokenizer(minilm):
+    source = source_of(minilm)
+    assert source.head == "encoder"
+    assert source.tokenizer == minilm
+    assert source.config.num_hidden_layers == 6
+    assert source.state["embeddings.word_embeddings.weight"].shape == (30522, 384)
+
+
+@pytest.mark.parametrize(
+    ("class_name", "head"),
+    [
+        ("BertForTokenClassification", "token_classification"),
+        ("BertForQuestionAnswering", "question_answering"),
+        ("BertForMaskedLM", "masked_lm"),
+        ("BertForPreTraining", "pretraining"),
+        ("BertModel", "encoder"),
+    ],
+)
+def test_the_head_is_what_config_json_says(tmp_path, class_name, head):
+    _, _, model = bert(class_name)
+    model.save_pretrained(tmp_path)
+    assert source_of(tmp_path).head == head
+    assert source_of(tmp_path, head="encoder").head == "encoder"
+
+
+def test_an_unknown_head_or_thing_is_refused(tmp_path):
+    config, state, _ = bert("BertModel")
+    with pytest.raises(ValueError, match="head must be one of"):
+        source_of(ExportSource(config, state), head="regression")
+    with pytest.raises(ValueError, match="a dict cannot be exported"):
+        source_of({})
+    with pytest.raises(FileNotFoundError):
+        source_of(tmp_path / "no" / "such" / "directory")
+    with pytest.raises(FileNotFoundError, match=r"no vocab\.txt"):
+        source_of(ExportSource(config, state), tokenizer=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [(np.nan, "NaN or infinity"), (np.inf, "NaN or infinity"), (1e5, "1e\\+05, more than float16")],
+)
+def test_weights_that_float16_cannot_hold_are_named(shared, tmp_path, value, message):
+    shutil.copytree(shared / "data/weights/hf_tiny_random_bert", tmp_path / "m")
+    path = tmp_path / "m" / "model.safetensors"
+    path.chmod(0o600)
+    tensors = load_file(path)
+    name = next(key for key in tensors if key.endswith("layer.1.output.dense.weight"))
+    tensors[name][3, 5] = value
+    (tmp_path / "m").chmod(0o700)
+    save_file(tensors, path)
+    with pytest.raises(CheckpointError, match=rf"layer\.1\.output\.dense\.weight holds {message}"):
+        source_of(tmp_path / "m")
+
+
+def test_a_keras_encoder_is_its_own_reference(minilm):
+    from tfbert_npu.encoder import BertEncoder
+
+    encoder = BertEncoder.from_pretrained(minilm)
+    source = source_of(encoder)
+    assert source.reference_name == "tensorflow"
+    from_files = source_of(minilm)
+    assert source.state.keys() == from_files.state.keys()
+    for name, tensor in source.state.items():
+        np.testing.assert_array_equal(tensor, from_files.state[name])
+    inputs = padded_inputs(source.config, 2, 9)
+    again = tensorflow_reference(from_files)
+    np.testing.assert_allclose(
+        source.reference(inputs)["pooled_output"], again.reference(inputs)["pooled_output"], atol=1e-6
+    )
+
+
+def test_the_mlm_view_brings_its_head(minilm):
+    from tfbert_npu.config import BertConfig
+    from tfbert_npu.encoder import BertEncoder
+
+    small = BertConfig(
+        vocab_size=50, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16
+    )
+    source = source_of(BertEncoder(small, mlm=True).mlm)
+    assert source.head == "masked_lm"
+    assert "cls.predictions.transform.dense.weight" in source.state
+
+
+def test_a_checkpoint_that_lacks_a_tensor_is_refused(tmp_path, shared):
+    shutil.copytree(shared / "data/weights/hf_tiny_random_bert", tmp_path / "m")
+    config = tmp_path / "m" / "config.json"
+    (tmp_path / "m").chmod(0o700)
+    config.chmod(0o600)
+    values = json.loads(config.read_text())
+    config.write_text(json.dumps({**values, "num_hidden_layers": 3}))
+    with pytest.raises(CheckpointError, match=r"missing: encoder\.layer\.2"):
+        source_of(tmp_path / "m")

@@ -1,0 +1,194 @@
+"""TF-Hub SavedModels rebuilt natively, against the outputs and gradients of the originals."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfbert_npu import pull_from_hub
+from tfbert_npu.weights.names import encoder_rows, pooler_rows
+from tfbert_npu.weights.variables import variable_at
+
+NAMES = ("input_word_ids", "input_mask", "input_type_ids")
+
+
+@pytest.fixture(scope="module")
+def reference(shared: Path) -> Path:
+    return shared / "reference" / "encoder"
+
+
+@pytest.fixture(scope="module")
+def io(shared: Path) -> dict[str, np.ndarray]:
+    return dict(np.load(shared / "reference" / "encoder_io.npz"))
+
+
+@pytest.fixture(scope="module")
+def encoder(reference: Path):
+    return pull_from_hub(reference, trainable=True)
+
+
+def inputs_of(io, case: str, *more: str) -> dict[str, tf.Tensor]:
+    return {name: tf.constant(io[f"{case}/in/{name}"]) for name in (*NAMES, *more)}
+
+
+@pytest.mark.parametrize("case", ["a", "b", "c"])
+def test_every_output(encoder, io, case: str) -> None:
+    outputs = encoder(inputs_of(io, case))
+    assert set(outputs) == {"default", "pooled_output", "sequence_output", "encoder_outputs"}
+    for name in ("default", "pooled_output", "sequence_output"):
+        np.testing.assert_allclose(outputs[name], io[f"{case}/out/{name}"], rtol=0, atol=1e-5)
+    assert isinstance(outputs["encoder_outputs"], list)
+    for layer, hidden in enumerate(outputs["encoder_outputs"]):
+        np.testing.assert_allclose(hidden, io[f"{case}/out/encoder_outputs/{layer}"], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("case", ["a", "b", "c"])
+def test_every_output_of_the_mlm(encoder, io, case: str) -> None:
+    outputs = encoder.mlm(inputs_of(io, case, "masked_lm_positions"))
+    assert set(outputs) == {"mlm_logits", "pooled_output", "sequence_output", "encoder_outputs"}
+    for name in ("pooled_output", "sequence_output"):
+        np.testing.assert_allclose(outputs[name], io[f"{case}/mlm/{name}"], rtol=0, atol=1e-5)
+    # Logits reach 28; 1e-5 of that is what float32 can tell apart after a sum over the hidden size.
+    logits = io[f"{case}/mlm/mlm_logits"]
+    np.testing.assert_allclose(
+        outputs["mlm_logits"], logits, rtol=0, atol=1e-5 * max(1, np.abs(logits).max())
+    )
+
+
+def test_gradients(encoder, io) -> None:
+    weights = np.linspace(-1, 1, 128, dtype=np.float32)
+    mask = tf.cast(io["c/in/input_mask"], tf.float32)[:, :, None]
+    with tf.GradientTape() as tape:
+        outputs = encoder(inputs_of(io, "c"))
+        loss = tf.reduce_sum(outputs["pooled_output"] * weights)
+        loss += tf.reduce_sum(outputs["sequence_output"] * mask * weights) / 10
+    np.testing.assert_allclose(loss, io["c/loss"], rtol=1e-5)
+    rows = [*encoder_rows(encoder.config), *pooler_rows(encoder.config)]
+    variables = [variable_at(encoder, row.attribute).value for row in rows]
+    gradients = tape.gradient(loss, variables)
+    assert len(rows) == sum(name.startswith("c/grad/") for name in io)
+    for row, gradient in zip(rows, gradients, strict=True):
+        expected = io[f"c/grad/{row.tfhub}:0"]
+        actual = tf.convert_to_tensor(gradient).numpy().reshape(expected.shape)
+        np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-4, err_msg=row.name)
+
+
+def test_the_published_attributes(encoder, reference: Path) -> None:
+    assert Path(encoder.vocab_file) == reference / "assets" / "bert_uncased_vocab.txt"
+    assert encoder.do_lower_case is True
+    assert encoder.config.hidden_act == "gelu_tanh"
+    assert encoder.config.hidden_dropout_prob == encoder.config.attention_probs_dropout_prob == 0.1
+
+
+def test_trainable_or_not(encoder, reference: Path) -> None:
+    assert len(encoder.trainable_variables) > 40
+    assert not pull_from_hub(reference).trainable_variables
+
+
+def test_no_foreign_graph_is_loaded(reference: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args, **kwargs):
+        raise AssertionError("the SavedModel was loaded")
+
+    monkeypatch.setattr(tf.saved_model, "load", refuse)
+    pull_from_hub(reference)
+
+
+def test_importing_costs_no_tensorflow() -> None:
+    code = "import sys, tfbert_npu; tfbert_npu.pull_from_hub; print('tensorflow' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
+# -- the preprocessor
+
+
+@pytest.fixture(scope="module")
+def preprocessor(shared: Path):
+    return pull_from_hub(shared / "reference" / "preprocess")
+
+
+@pytest.fixture(scope="module")
+def texts(shared: Path) -> tuple[list[bytes], int]:
+    import base64
+
+    content = json.loads((shared / "reference" / "preprocess_texts.json").read_text())
+    rows = next(value for value in content.values() if isinstance(value, list))
+    return [base64.b64decode(row) for row in rows], content["n_valid"]
+
+
+def test_the_preprocessor_gives_the_published_ids(preprocessor, texts, shared: Path) -> None:
+    expected = np.load(shared / "reference" / "preprocess_io.npz")
+    rows, n_valid = texts
+    assert preprocessor.seq_length == 128
+    outputs = preprocessor(tf.constant(rows[:n_valid]))
+    for name in NAMES:
+        np.testing.assert_array_equal(outputs[name], expected[f"root/{name}"], err_msg=name)
+
+
+def test_a_preprocessor_from_the_encoders_vocabulary(reference: Path, preprocessor) -> None:
+    other = pull_from_hub(reference, component="preprocessor")
+    text = tf.constant(["Some Cased text, isn't it?"])
+    for name, value in preprocessor(text).items():
+        np.testing.assert_array_equal(other(text)[name], value)
+
+
+# -- the snippets of TF-Hub's BERT model cards, `hub.KerasLayer(url)` written `pull_from_hub(directory)`
+
+
+def test_snippet_of_the_encoder_card(shared: Path) -> None:
+    import keras
+
+    text_input = keras.layers.Input(shape=(), dtype="string")
+    preprocessor = pull_from_hub(shared / "reference" / "preprocess")
+    encoder_inputs = preprocessor(text_input)
+    encoder = pull_from_hub(shared / "reference" / "encoder", trainable=True)
+    outputs = encoder(encoder_inputs)
+    pooled_output = outputs["pooled_output"]  # [batch_size, 128].
+    sequence_output = outputs["sequence_output"]  # [batch_size, seq_length, 128].
+    assert tuple(pooled_output.shape) == (None, 128)
+    assert tuple(sequence_output.shape) == (None, 128, 128)
+
+    embedding_model = keras.Model(text_input, pooled_output)
+    sentences = tf.constant(["(your text here)"])
+    assert embedding_model(sentences).shape == (1, 128)
+    middle = keras.Model(text_input, outputs["encoder_outputs"][0])
+    assert middle(sentences).shape == (1, 128, 128)
+
+
+def test_snippet_of_the_masked_language_model(shared: Path, io) -> None:
+    import keras
+
+    encoder = pull_from_hub(shared / "reference" / "encoder", trainable=True)
+    mlm_inputs = dict(  # noqa: C408 - as the card writes it
+        input_word_ids=keras.Input((None,), dtype="int32"),
+        input_mask=keras.Input((None,), dtype="int32"),
+        input_type_ids=keras.Input((None,), dtype="int32"),
+        masked_lm_positions=keras.Input((None,), dtype="int32"),
+    )
+    mlm_outputs = encoder.mlm(mlm_inputs)
+    model = keras.Model(mlm_inputs, mlm_outputs["mlm_logits"])
+    logits = model(inputs_of(io, "b", "masked_lm_positions"))
+    np.testing.assert_allclose(logits, io["b/mlm/mlm_logits"], atol=1e-4)
+
+
+def test_a_classifier_over_tf_data_with_preprocessing_in_map(shared: Path) -> None:
+    import keras
+
+    preprocessor = pull_from_hub(shared / "reference" / "preprocess")
+    encoder = pull_from_hub(shared / "reference" / "encoder", trainable=True)
+    data = tf.data.Dataset.from_tensor_slices((["good", "bad", "fine", "awful"], [1, 0, 1, 0]))
+    data = data.batch(2).map(lambda text, label: (preprocessor(text), label))
+    inputs = {name: keras.Input((128,), dtype="int32", name=name) for name in NAMES}
+    x = keras.layers.Dropout(0.1)(encoder(inputs)["pooled_output"])
+    model = keras.Model(inputs, keras.layers.Dense(1)(x))
+    model.compile("adam", keras.losses.BinaryCrossentropy(from_logits=True))
+    before = encoder.layers[0].attention.query.kernel.numpy()
+    history = model.fit(data, epochs=2, verbose=0).history["loss"]
+    assert np.isfinite(history).all()
+    assert not np.array_equal(before, encoder.layers[0].attention.query.kernel.numpy())

@@ -1,0 +1,165 @@
+"""Upload through the real client, download again, load again; cards and refusals."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fakehub import FakeHub
+
+from tfbert_npu import BertConfig, BertEncoder, pull_from_hub, push_to_hub
+from tfbert_npu.errors import CheckpointError
+from tfbert_npu.hub.card import CardInfo, make_card
+
+CONFIG = BertConfig(
+    vocab_size=30, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=12
+)
+
+
+@pytest.fixture
+def encoder() -> BertEncoder:
+    encoder = BertEncoder(CONFIG, mlm=True)
+    encoder.build()
+    return encoder
+
+
+def test_up_and_down_again(hub: FakeHub, encoder: BertEncoder) -> None:
+    url = push_to_hub(encoder, "owner/small", token=hub.token, license="mit", metrics={"accuracy": 0.5})
+    sha = hub.repos["owner/small"].refs["main"]
+    assert url == f"{hub.url}/owner/small/commit/{sha}"
+    assert {"config.json", "model.safetensors", "README.md"} <= hub.repos["owner/small"].files().keys()
+    uploads = [r for r in hub.requests if r.method == "PUT"]
+    assert [r.received for r in uploads] == [len(hub.repos["owner/small"].files()["model.safetensors"])]
+    assert sum("/commit/" in r.path for r in hub.requests) == 1
+
+    again = pull_from_hub("owner/small", trainable=True)
+    assert again.config == encoder.config
+    for one, other in zip(again.trainable_variables, encoder.trainable_variables, strict=True):
+        assert np.array_equal(one, other), one.path
+    # A pull takes neither the card nor anything else that it does not need.
+    assert hub.downloaded() == ["config.json", "model.safetensors"]
+
+
+def test_a_second_upload_of_the_same_is_no_commit(hub: FakeHub, encoder: BertEncoder) -> None:
+    push_to_hub(encoder, "owner/small", token=hub.token)
+    before = hub.repos["owner/small"].refs["main"]
+    sent = sum(r.received for r in hub.requests if r.method == "PUT")
+    push_to_hub(encoder, "owner/small", token=hub.token)
+    files = [hub.repos["owner/small"].commits[sha] for sha in (before, hub.repos["owner/small"].refs["main"])]
+    assert files[0] == files[1]
+    assert sum(r.received for r in hub.requests if r.method == "PUT") == sent
+
+
+def test_a_card_is_not_overwritten_unasked(hub: FakeHub, encoder: BertEncoder) -> None:
+    hub.add("owner/small").commit({"README.md": b"mine", "notes.txt": b"keep"})
+    push_to_hub(encoder, "owner/small", token=hub.token)
+    files = hub.repos["owner/small"].files()
+    assert files["README.md"] == b"mine"
+    assert files["notes.txt"] == b"keep"
+    push_to_hub(encoder, "owner/small", token=hub.token, overwrite_card=True)
+    assert hub.repos["owner/small"].files()["README.md"].startswith(b"---\n")
+
+
+def test_a_directory_goes_up_as_it_is(hub: FakeHub, tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    (model / "rknn").mkdir(parents=True)
+    (model / "config.json").write_text("{}")
+    (model / "README.md").write_text("---\nlicense: mit\n---\nwritten by hand\n")
+    (model / "rknn" / "model.rknn").write_bytes(b"RKNN" * 10)
+    (model / ".secret").write_text("s")
+    push_to_hub(model, "owner/dir", token=hub.token, private=True)
+    files = hub.repos["owner/dir"].files()
+    assert hub.repos["owner/dir"].private
+    assert set(files) == {".gitattributes", "config.json", "README.md", "rknn/model.rknn"}
+    assert b"by hand" in files["README.md"]
+
+
+def test_a_link_out_of_the_directory_is_not_uploaded(hub: FakeHub, tmp_path: Path) -> None:
+    (tmp_path / "private").write_text("s")
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "notes.txt").symlink_to("../private")
+    with pytest.raises(CheckpointError, match="leads out of its directory"):
+        push_to_hub(model, "owner/dir", token=hub.token)
+    assert not hub.requests
+
+
+def test_refusals(hub: FakeHub, encoder: BertEncoder, tmp_path: Path) -> None:
+    with pytest.raises(PermissionError, match=r"refuses to write to owner/small .* pass token="):
+        push_to_hub(encoder, "owner/small", token="hf_wrong")
+    with pytest.raises(ValueError, match="neither a directory nor a model with save_pretrained"):
+        push_to_hub(3, "owner/small")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="holds no files"):
+        push_to_hub(tmp_path / "empty", "owner/small")
+    hub.stop()
+    with pytest.raises(ConnectionError, match="cannot be reached"):
+        push_to_hub(encoder, "owner/small", token=hub.token)
+    assert not hub.repos
+
+
+INFO = CardInfo(
+    base_model="google-bert/bert-base-uncased",
+    license="apache-2.0",
+    language=("en",),
+    metrics={"accuracy": 0.912345678},
+    description="Tells good from bad.",
+)
+
+
+def _front_matter(card: str) -> dict:
+    from huggingface_hub import ModelCard
+
+    return ModelCard(card).data.to_dict()
+
+
+def test_the_card_of_a_classifier(tmp_path: Path) -> None:
+    values = {
+        **CONFIG.to_huggingface("BertForSequenceClassification"),
+        "id2label": {"0": "bad", "1": "go|od"},
+    }
+    (tmp_path / "config.json").write_text(json.dumps(values))
+    card = make_card(tmp_path, "owner/sentiment", INFO)
+    data = _front_matter(card)
+    assert data["license"] == "apache-2.0"
+    assert data["base_model"] == "google-bert/bert-base-uncased"
+    assert data["pipeline_tag"] == "text-classification"
+    assert data["library_name"] == "tfbert-npu"
+    for line in (
+        "# sentiment",
+        "Tells good from bad.",
+        "| accuracy | 0.912346 |",
+        "| Labels | bad, go\\|od |",
+        'model = pull_from_hub("owner/sentiment", component="model")',
+        "tfbert-npu classify owner/sentiment --input texts.txt",
+    ):
+        assert line in card.splitlines(), line
+
+
+def test_the_card_of_an_artifact(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG.to_huggingface()))
+    manifest = {
+        "files": {
+            "model_b1_s128.rknn": {
+                "platform": "rk3588",
+                "shapes": [[1, 128]],
+                "precision": "fp16",
+                "sha256": "ab12",
+                "parity": {"pooled_output": {"cosine": 0.99991, "max_abs": 0.0123}},
+            }
+        }
+    }
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    card = make_card(tmp_path, "owner/npu", INFO)
+    assert {"rknn", "npu"} <= set(_front_matter(card)["tags"])
+    assert "| `model_b1_s128.rknn` | rk3588 | [[1, 128]] | fp16 | ab12 |" in card
+    assert "| `model_b1_s128.rknn` | pooled_output | 0.99991 | 0.0123 |" in card
+    assert 'with load_npu(snapshot_download("owner/npu")) as model:' in card
+
+
+def test_a_card_for_broken_files(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(CheckpointError, match=r"config\.json is not JSON"):
+        make_card(tmp_path, "owner/x", INFO)

@@ -1,0 +1,170 @@
+"""`tfbert-npu train`: fine-tune a model on a task."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, get_args
+
+import click
+
+from tfbert_npu.train.data_options import ClassWeights, DataOptions, TaskName
+from tfbert_npu.train.options import Precision, Strategy, TrainOptions
+
+_LENGTHS: dict[str, int] = {"qa": 384}
+
+
+@click.command()
+@click.argument("model")
+@click.option("--task", required=True, type=click.Choice(get_args(TaskName)), help="What to learn.")
+@click.option(
+    "--train",
+    "train_file",
+    required=True,
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="CSV, TSV or JSON lines; ner: CoNLL; qa: SQuAD JSON; choice also COPA's XML.",
+)
+@click.option("--dev", "dev_file", type=click.Path(path_type=Path, dir_okay=False), help="Held-out data.")
+@click.option(
+    "--dev-fraction",
+    default=0.1,
+    show_default=True,
+    type=click.FloatRange(0, 1, max_open=True),
+    help="Without --dev: part of the training data to hold out; articles stay whole.",
+)
+@click.option(
+    "--out", required=True, type=click.Path(path_type=Path, file_okay=False), help="Directory of the result."
+)
+@click.option("--text-column", default="text", show_default=True)
+@click.option("--pair-column", help="Column of the second text.")
+@click.option("--label-column", default="label", show_default=True)
+@click.option("--choice-column", "choice_columns", multiple=True, help="Column of a choice; once for each.")
+@click.option("--multi-label", is_flag=True, help="A text may have several labels, parted by |.")
+@click.option(
+    "--labels",
+    "labels_file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Label names in the order of their indices: one per line, or a JSON list.",
+)
+@click.option("--class-weights", type=click.Choice(get_args(ClassWeights)), default="none", show_default=True)
+@click.option("--no-answer", is_flag=True, help="qa: questions may have no answer (SQuAD 2.0).")
+@click.option("--stride", default=128, show_default=True, help="qa: overlap of windows in tokens.")
+@click.option("--seq-length", type=click.IntRange(min=8), help="Tokens of a row; 128, or 384 for qa.")
+@click.option(
+    "--pad", type=click.Choice(["batch", "full"]), default="batch", show_default=True,
+    help="Pad to a batch's longest row, or always to --seq-length.",
+)  # fmt: skip
+@click.option("--batch-size", type=click.IntRange(min=1), default=32, show_default=True)
+@click.option("--epochs", type=click.IntRange(min=1), default=3, show_default=True)
+@click.option("--learning-rate", type=float, default=5e-5, show_default=True)
+@click.option("--warmup", type=float, default=0.1, show_default=True, help="Part of the steps.")
+@click.option("--weight-decay", type=float, default=0.01, show_default=True)
+@click.option("--layer-decay", type=float, default=1.0, show_default=True, help="Per layer, downwards.")
+@click.option("--clip-norm", type=float, default=1.0, show_default=True)
+@click.option("--accumulate", type=click.IntRange(min=1), default=1, show_default=True, help="Batches.")
+@click.option("--patience", type=click.IntRange(min=1), help="Epochs without a better result.")
+@click.option("--save-every", type=click.IntRange(min=0), default=0, help="Batches between saved states.")
+@click.option("--lora-rank", type=click.IntRange(min=1), help="Train low-rank updates alone.")
+@click.option("--lora-alpha", type=float, help="Their scale; by default twice the rank.")
+@click.option("--precision", type=click.Choice(get_args(Precision)), default="float32", show_default=True)
+@click.option("--jit-compile", is_flag=True, help="Compile with XLA; goes with --pad full.")
+@click.option("--strategy", type=click.Choice(get_args(Strategy)), default="none", show_default=True)
+@click.option("--tensorboard", is_flag=True, help="Write event files to OUT/tensorboard.")
+@click.option("--cache/--no-cache", default=True, help="Keep word ids in memory.")
+@click.option("--seed", default=0, show_default=True)
+@click.option("--revision", help="Branch, tag or commit of a hub repository.")
+@click.option("--progress/--no-progress", default=True, help="Show progress on standard error.")
+@click.option("--json", "as_json", is_flag=True, help="Print the best epoch's results as JSON.")
+def train(
+    model: str,
+    task: TaskName,
+    train_file: Path,
+    dev_file: Path | None,
+    out: Path,
+    labels_file: Path | None,
+    pad: str,
+    seed: int,
+    lora_rank: int | None,
+    lora_alpha: float | None,
+    strategy: Strategy,
+    revision: str | None,
+    progress: bool,
+    as_json: bool,
+    **settings: Any,
+) -> None:
+    """Fine-tune MODEL, a directory or a hub repository, and leave the best epoch's model in --out.
+
+    A run that was killed goes on where it stopped when the same command is given again.
+    """
+    import keras
+    import tensorflow as tf
+
+    from tfbert_npu.train.batches import BatchOptions
+    from tfbert_npu.train.fine_tuning import fine_tune
+
+    # Dropout, new weights and the order of the data follow from the seed; so a resumed run ends with the
+    # weights that an uninterrupted one has.
+    keras.utils.set_random_seed(seed)
+    tf.config.experimental.enable_op_determinism()
+    length = settings.pop("seq_length") or _LENGTHS.get(task, 128)
+    batching = BatchOptions(
+        batch_size=settings.pop("batch_size"),
+        seq_length=length,
+        pad_to=8 if pad == "batch" else None,
+        seed=seed,
+    )
+    names = [
+        "dev_fraction", "text_column", "pair_column", "label_column", "choice_columns", "multi_label",
+        "class_weights", "no_answer", "stride", "cache",
+    ]  # fmt: skip
+    data = DataOptions(
+        train=train_file,
+        dev=dev_file,
+        labels=None if labels_file is None else read_labels(labels_file),
+        seed=seed,
+        **{name: settings.pop(name) for name in names},
+    )
+    result = fine_tune(
+        task,
+        model,
+        data,
+        out,
+        batching=batching,
+        options=TrainOptions(**settings),
+        strategy=strategy,
+        lora_rank=lora_rank,
+        lora_alpha=lora_alpha,
+        revision=revision,
+        progress=progress,
+    )
+    if as_json:
+        click.echo(json.dumps(result.best))
+    else:
+        click.echo(f"the best model is in {out}: {_shown(result.best)}")
+
+
+def read_labels(path: Path) -> tuple[str, ...]:
+    """Label names from a file: a JSON list, or one per line.
+
+    Raises:
+        ValueError: There is none, or the JSON is no list of names.
+    """
+    text = path.read_text(encoding="utf-8-sig")
+    if path.suffix == ".json":
+        try:
+            names = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{path} is not JSON ({error.msg})") from error
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise ValueError(f"{path} must hold a list of label names")
+    else:
+        names = [line.strip() for line in text.splitlines() if line.strip()]
+    if not names:
+        raise ValueError(f"{path} names no label")
+    return tuple(names)
+
+
+def _shown(results: dict[str, float]) -> str:
+    return ", ".join(
+        f"{name} {value:g}" if name == "epoch" else f"{name} {value:.4f}" for name, value in results.items()
+    )

@@ -1,0 +1,1 @@
+"""Hub repositories to layers and back."""

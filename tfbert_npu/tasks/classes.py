@@ -1,0 +1,75 @@
+"""`classify`: the class, the classes or the number that a model gives to a text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tfbert_npu.config import ProblemType
+from tfbert_npu.tasks.running import as_tokenizer, call, labels_of, softmax
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A label and its score: a probability, or the value itself in regression."""
+
+    label: str
+    score: float
+
+
+def classify(
+    model: Any,
+    preprocessor: Any,
+    texts: Sequence[str],
+    text_pairs: Sequence[str] | None = None,
+    *,
+    labels: Sequence[str] | None = None,
+    problem_type: ProblemType | None = None,
+    seq_length: int = 128,
+    batch_size: int = 32,
+) -> list[list[Scored]]:
+    """Score every label for every text, the best first.
+
+    Args:
+        model: A `BertForSequenceClassification` or `BertForNextSentencePrediction`, or a callable with
+            such outputs.
+        preprocessor: Its `BertPreprocessor` or `BertTokenizer`.
+        texts: B texts.
+        text_pairs: B second texts.
+        labels: Label names; by default the model's.
+        problem_type: By default the model's, else single label. Single label gives a softmax, multi label a
+            sigmoid per label, regression the value itself.
+        seq_length: Longest sequence in tokens; longer ones are trimmed.
+        batch_size: Texts per call of the model.
+
+    Returns:
+        For each text all labels with their scores, in falling order (regression: in the order of labels).
+    """
+    tokenizer = as_tokenizer(preprocessor)
+    names = labels_of(model, labels)
+    kind = problem_type or getattr(model, "problem_type", None) or "single_label_classification"
+    results = []
+    for first in range(0, len(texts), batch_size):
+        rows = slice(first, first + batch_size)
+        pairs = None if text_pairs is None else list(text_pairs[rows])
+        inputs = tokenizer(list(texts[rows]), pairs, seq_length)
+        longest = -(-int(inputs["input_mask"].sum(axis=1).max()) // 16) * 16
+        outputs = call(model, {name: array[:, :longest] for name, array in inputs.items()})
+        logits = outputs["logits"] if "logits" in outputs else outputs["nsp_logits"]
+        if logits.shape[-1] != len(names):
+            raise ValueError(f"the model scores {logits.shape[-1]} labels but {len(names)} are named")
+        results += [_scored(row, names, kind) for row in logits]
+    return results
+
+
+def _scored(logits: np.ndarray, names: Sequence[str], kind: str) -> list[Scored]:
+    if kind == "regression":
+        return [Scored(name, float(value)) for name, value in zip(names, logits, strict=True)]
+    if kind == "multi_label_classification":
+        scores = 0.5 * (1 + np.tanh(logits.astype(np.float64) / 2))
+    else:
+        scores = softmax(logits)
+    return [Scored(names[index], float(scores[index])) for index in np.argsort(-scores, kind="stable")]

@@ -1,0 +1,133 @@
+"""`ner`: named entities with their places in the text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tfbert_npu.preprocess import BertTokenizer
+from tfbert_npu.tasks.running import as_tokenizer, labels_of, run, softmax
+from tfbert_npu.tasks.words import Word, centre_most, given_words, windows, words_of
+
+
+@dataclass(frozen=True)
+class Entity:
+    """A named entity.
+
+    `start` and `end` are character indices of the text, or word indices where words were given;
+    `score` is the mean probability of its words' labels.
+    """
+
+    label: str
+    text: str
+    start: int
+    end: int
+    score: float
+
+
+def group_entities(tags: Sequence[str]) -> list[tuple[str, int, int]]:
+    """Entities of a sequence of IOB tags, as (label, first, end) with `end` behind the last word.
+
+    An entity begins at a B- tag, at an I- tag after O, and where the label changes: the definition of
+    conlleval (Tjong Kim Sang & De Meulder 2003) and of seqeval's default mode. A tag without B- or I-
+    counts as O.
+    """
+    entities: list[tuple[str, int, int]] = []
+    open_label: str | None = None
+    first = 0
+    for index, tag in enumerate([*tags, "O"]):
+        prefix, _, label = tag.partition("-")
+        inside = prefix in ("B", "I") and bool(label)
+        if open_label is not None and (not inside or prefix == "B" or label != open_label):
+            entities.append((open_label, first, index))
+            open_label = None
+        if inside and open_label is None:
+            open_label, first = label, index
+    return entities
+
+
+def tag_words(
+    model: Any,
+    tokenizer: BertTokenizer,
+    sentences: Sequence[Sequence[Word]],
+    names: Sequence[str],
+    *,
+    seq_length: int = 128,
+    overlap: int = 32,
+    batch_size: int = 32,
+) -> list[tuple[list[str], list[float]]]:
+    """The label of each word's first piece, and its probability.
+
+    Sentences longer than `seq_length` are cut into windows that overlap; a word takes its label from the
+    window in which it stands farthest from an end.
+    """
+    vocabulary = tokenizer.vocabulary
+    room = seq_length - 2
+    rows, cuts = [], []
+    for words in sentences:
+        ranges = windows([min(len(word.ids), room) for word in words], room, min(overlap, room // 2))
+        cuts.append(ranges)
+        for start, end in ranges:
+            pieces = [piece for word in words[start:end] for piece in word.ids[:room]]
+            rows.append([vocabulary.cls_id, *pieces, vocabulary.sep_id])
+    outputs = run(model, rows, batch_size=batch_size, pad_id=vocabulary.pad_id)
+    results = []
+    for words, ranges in zip(sentences, cuts, strict=True):
+        chosen = centre_most(ranges, len(words))
+        tags, scores = ["O"] * len(words), [0.0] * len(words)
+        for number, (start, end) in enumerate(ranges):
+            logits = next(outputs)["logits"]
+            if logits.shape[-1] != len(names):
+                raise ValueError(f"the model scores {logits.shape[-1]} labels but {len(names)} are named")
+            place = 1
+            for item in range(start, end):
+                if chosen[item] == number:
+                    probabilities = softmax(logits[place])
+                    best = int(probabilities.argmax())
+                    tags[item], scores[item] = names[best], float(probabilities[best])
+                place += min(len(words[item].ids), room)
+        results.append((tags, scores))
+    return results
+
+
+def ner(
+    model: Any,
+    preprocessor: Any,
+    texts: Sequence[str] | Sequence[Sequence[str]],
+    *,
+    labels: Sequence[str] | None = None,
+    seq_length: int = 128,
+    batch_size: int = 32,
+) -> list[list[Entity]]:
+    """Named entities, from the B- and I- labels of a token classifier.
+
+    Args:
+        model: A `BertForTokenClassification`, or a callable with such outputs.
+        preprocessor: Its `BertPreprocessor` or `BertTokenizer`.
+        texts: Texts, or lists of words that were cut already.
+        labels: Label names; by default the model's.
+        seq_length: Longest sequence in tokens; longer texts are cut into windows that overlap.
+        batch_size: Windows per call of the model.
+
+    Returns:
+        For each text its entities in order. Of texts, `text[start:end]` is the entity.
+    """
+    tokenizer = as_tokenizer(preprocessor)
+    names = labels_of(model, labels)
+    sentences = [
+        words_of(tokenizer, text) if isinstance(text, str) else given_words(tokenizer, text) for text in texts
+    ]
+    tagged = tag_words(model, tokenizer, sentences, names, seq_length=seq_length, batch_size=batch_size)
+    results = []
+    for text, words, (tags, scores) in zip(texts, sentences, tagged, strict=True):
+        entities = []
+        for label, first, end in group_entities(tags):
+            start, stop = words[first].start, words[end - 1].end
+            found = text[start:stop]
+            shown = found if isinstance(found, str) else " ".join(found)
+            entities.append(Entity(label, shown, start, stop, float(np.mean(scores[first:end]))))
+        results.append(entities)
+    return results

@@ -1,0 +1,111 @@
+"""Running a model of any kind over many rows: Keras heads and numpy sessions alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from tfbert_npu.preprocess import BertTokenizer
+
+Inputs = dict[str, np.ndarray]
+
+# Rows are padded to a multiple of this, so that a graph is traced for few lengths.
+_PAD_TO = 16
+
+
+def as_tokenizer(preprocessor: Any) -> BertTokenizer:
+    """The host tokenizer with the vocabulary and the options of a `BertPreprocessor` or `BertTokenizer`.
+
+    Raises:
+        ValueError: It is neither.
+    """
+    if isinstance(preprocessor, BertTokenizer):
+        return preprocessor
+    if hasattr(preprocessor, "vocabulary") and hasattr(preprocessor, "options"):
+        return BertTokenizer(preprocessor.vocabulary, preprocessor.options)
+    raise ValueError(
+        f"the preprocessor must be a BertPreprocessor or a BertTokenizer, not {type(preprocessor).__name__}"
+    )
+
+
+def labels_of(model: Any, labels: Sequence[str] | None) -> tuple[str, ...]:
+    """The label names: `labels`, else those of the model's configuration.
+
+    Raises:
+        ValueError: Neither names any.
+    """
+    if labels is not None:
+        return tuple(labels)
+    config = getattr(model, "config", None)
+    if config is None:
+        raise ValueError("the model carries no label names; pass labels=")
+    return tuple(config.id2label or ("LABEL_0", "LABEL_1"))
+
+
+def run(
+    model: Any,
+    rows: Sequence[Sequence[int]],
+    types: Sequence[Sequence[int]] | None = None,
+    *,
+    batch_size: int = 32,
+    pad_id: int = 0,
+) -> Iterator[dict[str, np.ndarray]]:
+    """Run a model over rows of word ids.
+
+    Args:
+        model: A head, or a callable from the three inputs, int32 [B, S], to an array or a dict of arrays.
+        rows: Word ids with their special tokens.
+        types: Token types, as long as the rows; 0 by default.
+        batch_size: Rows per call.
+        pad_id: Id of `[PAD]`.
+
+    Yields:
+        For each row, in order, its outputs by name, without the batch axis; a single unnamed output is
+        called `logits`. Positions beyond the row's length are padding's.
+    """
+    # Rows of like length go together; the order is mended below.
+    order = sorted(range(len(rows)), key=lambda index: len(rows[index]))
+    results: list[dict[str, np.ndarray]] = [{} for _ in rows]
+    for first in range(0, len(order), batch_size):
+        chosen = order[first : first + batch_size]
+        inputs = pad([rows[i] for i in chosen], None if types is None else [types[i] for i in chosen], pad_id)
+        outputs = call(model, inputs)
+        for place, index in enumerate(chosen):
+            results[index] = {name: array[place] for name, array in outputs.items()}
+    yield from results
+
+
+def pad(rows: Sequence[Sequence[int]], types: Sequence[Sequence[int]] | None, pad_id: int) -> Inputs:
+    """The three inputs, int32 [B, S], with S the longest row rounded up to a multiple of 16."""
+    length = -(-max(map(len, rows)) // _PAD_TO) * _PAD_TO
+    word_ids = np.full((len(rows), length), pad_id, np.int32)
+    mask = np.zeros_like(word_ids)
+    type_ids = np.zeros_like(word_ids)
+    for index, row in enumerate(rows):
+        word_ids[index, : len(row)] = row
+        mask[index, : len(row)] = 1
+        if types is not None:
+            type_ids[index, : len(row)] = types[index]
+    return {"input_word_ids": word_ids, "input_mask": mask, "input_type_ids": type_ids}
+
+
+def call(model: Any, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """One call of a model, as float32 numpy arrays by name."""
+    # A Keras model's predict_on_batch is compiled; calling the model would run it op by op.
+    function: Callable[..., Any] = getattr(model, "predict_on_batch", model)
+    positions = getattr(getattr(model, "config", None), "max_position_embeddings", None)
+    if positions is not None and inputs["input_word_ids"].shape[-1] > positions:
+        inputs = {name: array[..., :positions] for name, array in inputs.items()}
+    outputs = function(dict(inputs))
+    if not isinstance(outputs, Mapping):
+        outputs = {"logits": outputs}
+    return {name: np.asarray(array, dtype=np.float32) for name, array in outputs.items()}
+
+
+def softmax(logits: np.ndarray, axis: int = -1) -> np.ndarray:
+    """Probabilities, float64."""
+    logits = logits.astype(np.float64)
+    exponentials = np.exp(logits - logits.max(axis=axis, keepdims=True))
+    return exponentials / exponentials.sum(axis=axis, keepdims=True)

@@ -1,0 +1,219 @@
+"""What happens beside the steps: best checkpoint, state for a resume, a stop at NaN, progress."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from tfbert_npu.errors import TfbertNpuError
+from tfbert_npu.files import replacing
+from tfbert_npu.train.batches import Batch, Batches
+from tfbert_npu.train.state import save_state
+
+
+class DivergedError(TfbertNpuError, ArithmeticError):
+    """The loss became NaN or infinite; the message says at which step and where the batch was saved."""
+
+
+@dataclass
+class Position:
+    """Where a training stands; saved with its state.
+
+    `step` counts the batches done of `epoch`. `best` is the best result so far, `waited` the epochs since,
+    `history` the logs of the epochs done.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    best: float | None = None
+    waited: int = 0
+    history: list[dict[str, float]] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON types."""
+        return asdict(self)
+
+
+class Advance(keras.callbacks.Callback):
+    """Keeps the position; the first of the callbacks."""
+
+    def __init__(self, position: Position) -> None:
+        super().__init__()
+        self.position = position
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        """A new epoch starts at its first batch, the one that is gone on with where it stopped."""
+        if epoch != self.position.epoch:
+            self.position.epoch, self.position.step = epoch, 0
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        """Count the batch."""
+        self.position.step += 1
+
+
+class StopOnNaN(keras.callbacks.Callback):
+    """Stops at the first loss that is no number, and saves the batch that gave it."""
+
+    def __init__(self, position: Position, batches: Batches, directory: Path) -> None:
+        super().__init__()
+        self.position, self.batches, self.directory = position, batches, directory
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        """Look at the loss.
+
+        Raises:
+            DivergedError: It is NaN or infinite.
+        """
+        if math.isfinite(float((logs or {}).get("loss", 0.0))):
+            return
+        epoch, step = self.position.epoch, self.position.step
+        path = self.directory / "diverged_batch.npz"
+        self.directory.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as temporary, temporary.open("wb") as file:
+            culprit = next(self.batches.epoch(epoch, step - 1))
+            np.savez_compressed(file, allow_pickle=False, **_named_arrays(culprit))
+        raise DivergedError(
+            f"the loss is not finite at step {step} of epoch {epoch + 1}; its batch is in {path}: "
+            "look at its labels, or train with a lower learning rate"
+        )
+
+
+def _named_arrays(batch: Batch) -> dict[str, np.ndarray]:
+    inputs, labels, weights = batch
+    arrays = dict(inputs)
+    arrays.update(labels if isinstance(labels, dict) else {"labels": labels})
+    return arrays if weights is None else {**arrays, "sample_weights": weights}
+
+
+class KeepBest(keras.callbacks.Callback):
+    """Evaluates after every epoch, saves the best model and stops when it no longer gets better.
+
+    Args:
+        position: Holds the best result so far.
+        evaluate: Gives the model's results by name; they join the epoch's logs as `dev_...`.
+        save: Saves the model.
+        monitor: The result that counts; None: the last epoch's model is the best one.
+        higher: Whether more of it is better.
+        patience: Epochs without a better result after which to stop; None: never.
+    """
+
+    def __init__(
+        self,
+        position: Position,
+        evaluate: Callable[[], dict[str, float]] | None,
+        save: Callable[[], None],
+        monitor: str | None,
+        higher: bool = True,
+        patience: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.position, self.evaluate, self.save = position, evaluate, save
+        self.monitor, self.higher, self.patience = monitor, higher, patience
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        """Evaluate and, if it is the best so far, save."""
+        logs = {} if logs is None else logs
+        if self.evaluate is not None:
+            logs.update({f"dev_{name}": float(value) for name, value in self.evaluate().items()})
+        result = logs.get(f"dev_{self.monitor}") if self.monitor is not None else None
+        if result is None or self._is_better(result):
+            self.position.best, self.position.waited = result, 0
+            self.save()
+        else:
+            self.position.waited += 1
+            if self.patience is not None and self.position.waited >= self.patience:
+                self.model.stop_training = True
+
+    def _is_better(self, result: float) -> bool:
+        best = self.position.best
+        if best is None or math.isnan(best):
+            return True
+        return result > best if self.higher else result < best
+
+
+class SaveState(keras.callbacks.Callback):
+    """Saves the whole state after every epoch and every few batches; the last of the callbacks.
+
+    `history.json` beside the state holds the logs of the epochs done.
+    """
+
+    def __init__(self, position: Position, path: Path, every: int, is_chief: bool = True) -> None:
+        super().__init__()
+        self.position, self.path, self.every, self.is_chief = position, path, every, is_chief
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        """Save after each `every` batches."""
+        if self.every and self.position.step % self.every == 0:
+            self._save()
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        """Note the epoch's logs, and save as before the next one's first batch."""
+        numbers = {name: float(value) for name, value in (logs or {}).items()}
+        self.position.history.append({"epoch": epoch + 1, **numbers})
+        self.position.epoch, self.position.step = epoch + 1, 0
+        if self.is_chief:
+            with replacing(self.path.parent / "history.json") as temporary:
+                temporary.write_text(json.dumps(self.position.history, indent=1) + "\n", encoding="utf-8")
+        self._save()
+
+    def _save(self) -> None:
+        if self.is_chief:
+            save_state(self.path, self.model, self.position.to_dict())
+
+
+class ProgressBar(keras.callbacks.Callback):
+    """A bar per epoch on a terminal; one line per epoch everywhere. It writes to stderr."""
+
+    def __init__(self, position: Position, steps: int, epochs: int) -> None:
+        super().__init__()
+        self.position, self.steps, self.epochs = position, steps, epochs
+        self._console = Console(stderr=True)
+        self._bar: Progress | None = None
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        """Start a bar at the position."""
+        if not sys.stderr.isatty():
+            return
+        self._bar = Progress(
+            TextColumn("epoch {task.fields[epoch]}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("loss {task.fields[loss]:.4f}"),
+            TimeRemainingColumn(),
+            console=self._console,
+        )
+        self._bar.start()
+        self._task = self._bar.add_task(
+            "train",
+            total=self.steps,
+            completed=self.position.step,
+            epoch=f"{epoch + 1}/{self.epochs}",
+            loss=float("nan"),
+        )
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        """Move on."""
+        if self._bar is not None:
+            self._bar.update(self._task, advance=1, loss=float((logs or {}).get("loss", float("nan"))))
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        """End the bar and say the epoch's results."""
+        self.on_train_end()
+        results = "  ".join(f"{name} {float(value):.4f}" for name, value in (logs or {}).items())
+        self._console.print(f"epoch {epoch + 1}/{self.epochs}  {results}", highlight=False, soft_wrap=True)
+
+    def on_train_end(self, logs: Any = None) -> None:
+        """Give the terminal back."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None

@@ -1,0 +1,55 @@
+"""Which files a training reads and what their columns are called."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+TaskName = Literal["classify", "pair", "regression", "choice", "ner", "qa"]
+ClassWeights = Literal["none", "balanced"]
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """The data of a fine-tuning.
+
+    Attributes:
+        train: Training data; the task says in which formats.
+        dev: Held-out data; without it `dev_fraction` of the training data is held out.
+        dev_fraction: Part of the training data to hold out, in [0, 1); articles stay whole. 0 holds out none.
+        text_column: Column of the text (of the premise in multiple choice).
+        pair_column: Column of the second text.
+        label_column: Column of the label.
+        choice_columns: Columns of the choices.
+        multi_label: A text may have several labels.
+        labels: Names of the labels in the order of their indices; by default the training data's, sorted.
+        class_weights: `"balanced"` gives every class the same part in the loss.
+        stride: Overlap of a question's windows in tokens.
+        no_answer: Questions may have no answer (SQuAD 2.0).
+        cache: Keep word ids in memory instead of making them anew in every epoch.
+        seed: Of what is held out.
+    """
+
+    train: Path
+    dev: Path | None = None
+    dev_fraction: float = 0.1
+    text_column: str = "text"
+    pair_column: str | None = None
+    label_column: str = "label"
+    choice_columns: tuple[str, ...] = ()
+    multi_label: bool = False
+    labels: tuple[str, ...] | None = None
+    class_weights: ClassWeights = "none"
+    stride: int = 128
+    no_answer: bool = False
+    cache: bool = True
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.dev_fraction < 1:
+            raise ValueError(f"dev_fraction must be in [0, 1), got {self.dev_fraction}")
+        if self.class_weights not in get_args(ClassWeights):
+            raise ValueError(
+                f"class_weights must be one of {get_args(ClassWeights)}, got {self.class_weights!r}"
+            )

@@ -1,0 +1,154 @@
+"""The loop: a head, its batches and its options joined by `compile` and `fit`, resumed where it stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from tfbert_npu.errors import require
+from tfbert_npu.train.batches import Batches
+from tfbert_npu.train.callbacks import Advance, KeepBest, Position, ProgressBar, SaveState, StopOnNaN
+from tfbert_npu.train.optimizer import BertAdamW, layer_factors
+from tfbert_npu.train.options import TrainOptions
+from tfbert_npu.train.schedule import LinearWarmup
+from tfbert_npu.train.state import FILE, load_state
+
+
+def compile_for(model: Any, options: TrainOptions, steps_per_epoch: int) -> None:
+    """Compile a head with the optimizer, schedule and loss of a fine-tuning.
+
+    Args:
+        model: A `BertHead`.
+        options: See `TrainOptions`.
+        steps_per_epoch: Batches of an epoch, for the schedule.
+    """
+    updates = max(1, steps_per_epoch * options.epochs // options.accumulate)
+    factors = layer_factors(model, options.layer_decay) if options.layer_decay != 1 else None
+    model.build()
+    optimizer = BertAdamW(
+        learning_rate=LinearWarmup(options.learning_rate, round(options.warmup * updates), updates),
+        weight_decay=options.weight_decay,
+        global_clipnorm=options.clip_norm,
+        gradient_accumulation_steps=options.accumulate if options.accumulate > 1 else None,
+        epsilon=1e-6,  # of google-research/bert's optimizer
+        factors=factors,
+    )
+    model.compile(optimizer, jit_compile=options.jit_compile)
+
+
+def train(
+    model: Any,
+    batches: Batches,
+    options: TrainOptions,
+    out: Path,
+    *,
+    evaluate: Callable[[], dict[str, float]] | None = None,
+    save: Callable[[], None] | None = None,
+    monitor: str | None = None,
+    higher: bool = True,
+    progress: bool = True,
+    transform: Callable[..., Any] | None = None,
+) -> list[dict[str, float]]:
+    """Train a head, from its state in `out` if there is one.
+
+    The state is saved after every epoch and `options.save_every` batches; a training that was killed goes on
+    from the last one and, on the same machine with deterministic operations, ends with the same weights.
+    When the training is done the state file is removed.
+
+    Args:
+        model: A `BertHead`, made under the strategy's scope if there is one.
+        batches: Its data.
+        options: See `TrainOptions`.
+        out: Directory for the state, `history.json`, event files and a batch that diverged.
+        evaluate: Gives results on held-out data after every epoch.
+        save: Saves the best model; by default `model.save_pretrained(out)`.
+        monitor: The result that says which is the best; None: the last.
+        higher: Whether more of it is better.
+        progress: Show progress on stderr.
+        transform: Applied in the graph to each batch (inputs, labels, sample weights) with its number,
+            int64 [2] (epoch, batch), as first argument; for masking.
+
+    Returns:
+        The logs of each epoch.
+
+    Raises:
+        DivergedError: The loss became NaN or infinite.
+        CheckpointError: The state in `out` belongs to another training.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    state = out / FILE
+    steps = len(batches)
+    strategy = model.distribute_strategy
+    context = strategy.scope() if strategy.num_replicas_in_sync > 1 else nullcontext()
+    with context:
+        compile_for(model, options, steps)
+        position = Position()
+        if state.is_file():
+            position = Position(**load_state(state, model))
+    is_chief = strategy.cluster_resolver is None or strategy.cluster_resolver.task_id in (None, 0)
+
+    def save_best() -> None:
+        # Every worker reads its variables, for reading may need all of them; one writes.
+        (save or (lambda: model.save_pretrained(out)))() if is_chief else None
+
+    callbacks: list[Any] = [Advance(position), StopOnNaN(position, batches, out)]
+    callbacks.append(KeepBest(position, evaluate, save_best, monitor, higher, options.patience))
+    if options.tensorboard:
+        require("tensorboard", "train")
+        callbacks.append(keras.callbacks.TensorBoard(out / "tensorboard", update_freq="epoch"))
+    if progress and is_chief:
+        callbacks.append(ProgressBar(position, steps, options.epochs))
+    callbacks.append(SaveState(position, state, options.save_every, is_chief))
+    # `fit` knows one number of steps for all of its epochs, so an interrupted epoch is ended by a call of its
+    # own.
+    lasts = [position.epoch + 1, options.epochs] if position.step else [options.epochs]
+    for last in lasts:
+        stopped = options.patience is not None and position.waited >= options.patience
+        if position.epoch < last and not stopped:
+            model.fit(
+                dataset(batches, position.epoch, position.step, transform),
+                epochs=last,
+                initial_epoch=position.epoch,
+                steps_per_epoch=steps - position.step,
+                callbacks=callbacks,
+                shuffle=False,
+                verbose=0,
+            )
+    if is_chief:
+        state.unlink(missing_ok=True)
+    return position.history
+
+
+def dataset(
+    batches: Batches, epoch: int = 0, step: int = 0, transform: Callable[..., Any] | None = None
+) -> Any:
+    """The batches from one of them on, one epoch after the other without end, as a `tf.data.Dataset`."""
+    tf = require("tensorflow", "tf")
+
+    def numbered() -> Iterator[Any]:
+        for number in count(epoch):
+            first = step if number == epoch else 0
+            for place, (inputs, labels, weights) in enumerate(batches.epoch(number, first), first):
+                batch = (inputs, labels) if weights is None else (inputs, labels, weights)
+                yield ((number, place), batch)
+
+    def spec(array: Any) -> Any:
+        # The number of rows and their length change from one batch to the next.
+        return tf.TensorSpec([None] * array.ndim, tf.as_dtype(array.dtype))
+
+    inputs, labels, weights = next(batches.epoch(0))
+    sample: Any = (inputs, labels) if weights is None else (inputs, labels, weights)
+    signature = (tf.TensorSpec([2], tf.int64), tf.nest.map_structure(spec, sample))
+    data = tf.data.Dataset.from_generator(numbered, output_signature=signature)
+    if transform is None:
+        data = data.map(lambda number, batch: batch)
+    else:
+        data = data.map(lambda number, batch: transform(number, *batch))
+    options = tf.data.Options()
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
+    return data.with_options(options).prefetch(2)

@@ -1,0 +1,85 @@
+"""AdamW as BERT is fine-tuned with it: decay for matrices alone, and smaller rates for lower layers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+from keras import ops
+
+from tfbert_npu.encoder import BertEncoder
+from tfbert_npu.errors import require
+
+tf = require("tensorflow", "tf")
+
+
+@keras.saving.register_keras_serializable(package="tfbert_npu")
+class BertAdamW(keras.optimizers.AdamW):
+    """AdamW (Loshchilov & Hutter 2019) with a learning rate factor for each variable.
+
+    A variable is decayed by `learning rate x factor x weight_decay`, unless it is a bias or belongs to a
+    LayerNorm (Devlin et al. 2018, appendix A.2; optimization.py of google-research/bert). `global_clipnorm`
+    clips the sum over all replicas, so that two replicas train as one with the doubled batch does.
+
+    Args:
+        factors: Learning rate factor by `variable.path`; 1 where there is none.
+        **kwargs: Arguments of `keras.optimizers.AdamW`.
+    """
+
+    def __init__(self, *args: Any, factors: Mapping[str, float] | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.factors = dict(factors or {})
+
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        """Decay and update one variable."""
+        # TensorFlow hands over its own variable, which knows no path.
+        known = self._trainable_variables[self._get_variable_index(variable)]
+        learning_rate = ops.multiply(learning_rate, self.factors.get(known.path, 1.0))
+        if self.weight_decay and decays(known):
+            rate = ops.cast(learning_rate * self.weight_decay, variable.dtype)
+            self.assign_sub(variable, ops.multiply(variable, rate))
+        super().update_step(gradient, variable, learning_rate)
+
+    def _clip_gradients(self, grads: Any) -> Any:
+        # Keras would clip what each replica has found before it knows the sum.
+        return grads if self.global_clipnorm else super()._clip_gradients(grads)
+
+    def _all_reduce_sum_gradients(self, grads_and_vars: Any) -> Any:
+        pairs = list(super()._all_reduce_sum_gradients(grads_and_vars))
+        if self.global_clipnorm:
+            clipped, _ = tf.clip_by_global_norm([gradient for gradient, _ in pairs], self.global_clipnorm)
+            pairs = [(gradient, variable) for gradient, (_, variable) in zip(clipped, pairs, strict=True)]
+        return pairs
+
+    def _apply_weight_decay(self, variables: Any) -> None:
+        # Keras' own decay knows no factors; update_step has done it.
+        return
+
+    def get_config(self) -> dict[str, Any]:
+        """What `from_config` rebuilds the optimizer from."""
+        return {**super().get_config(), "factors": self.factors}
+
+
+def decays(variable: Any) -> bool:
+    """Whether weight decay applies: not to biases nor to LayerNorm's gamma and beta."""
+    return variable.path.rsplit("/", 1)[-1] not in ("bias", "gamma", "beta")
+
+
+def layer_factors(model: Any, decay: float) -> dict[str, float]:
+    """Learning rate factors that fall by `decay` from each layer to the one below (Howard & Ruder 2018).
+
+    The head, the pooler and the language model head have factor 1, the topmost encoder layer `decay`, the
+    embeddings `decay ** (layers + 1)`.
+
+    Raises:
+        ValueError: `decay` is not in (0, 1].
+    """
+    if not 0 < decay <= 1:
+        raise ValueError(f"layer_decay must be in (0, 1], got {decay}")
+    encoder: BertEncoder = model.encoder
+    layers = len(encoder.layers)
+    factors = {variable.path: decay ** (layers + 1) for variable in encoder.embeddings.trainable_variables}
+    for index, layer in enumerate(encoder.layers):
+        factors.update({variable.path: decay ** (layers - index) for variable in layer.trainable_variables})
+    return factors

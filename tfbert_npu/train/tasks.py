@@ -1,0 +1,252 @@
+"""Each task's part of a fine-tuning: its reader, its head, its features and its metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, ClassVar, Generic, TypeVar, get_args
+
+import numpy as np
+
+from tfbert_npu.config import ProblemType
+from tfbert_npu.heads import (
+    BertForMultipleChoice,
+    BertForQuestionAnswering,
+    BertForSequenceClassification,
+    BertForTokenClassification,
+)
+from tfbert_npu.preprocess import BertTokenizer
+from tfbert_npu.tasks.answers import answer
+from tfbert_npu.tasks.classes import classify
+from tfbert_npu.tasks.entities import tag_words
+from tfbert_npu.tasks.words import given_words
+from tfbert_npu.train.batches import Batches, BatchOptions
+from tfbert_npu.train.data_options import DataOptions, TaskName
+from tfbert_npu.train.examples import ChoiceExample, Example, QuestionExample, TaggedExample, TextExample
+from tfbert_npu.train.features import (
+    Feature,
+    choice_feature,
+    question_features,
+    tagged_features,
+    text_feature,
+)
+from tfbert_npu.train.metrics import (
+    class_metrics,
+    entity_metrics,
+    multi_label_metrics,
+    regression_metrics,
+    squad_metrics,
+)
+from tfbert_npu.train.readers import read_choices, read_conll, read_squad, read_texts
+
+E = TypeVar("E", bound=Example)
+
+
+class Task(Generic[E]):
+    """Base of the tasks.
+
+    Args:
+        data: Where the data is.
+        tokenizer: Makes word ids.
+        seq_length: Longest row in tokens.
+    """
+
+    head: ClassVar[Any]
+    monitor: ClassVar[str]
+    problem_type: ProblemType | None = None
+
+    def __init__(self, data: DataOptions, tokenizer: BertTokenizer, seq_length: int) -> None:
+        self.data, self.tokenizer, self.seq_length = data, tokenizer, seq_length
+        self.label2id: dict[str, int] = {}
+
+    def read(self, path: Any) -> Iterator[E]:
+        """The examples of a file."""
+        raise NotImplementedError
+
+    def names_of(self, example: E) -> Iterable[str]:
+        """The label names that an example bears."""
+        return ()
+
+    def group_of(self, example: E) -> str | None:
+        """What the example must not be parted from when data is held out; None: nothing."""
+        return None
+
+    def features(self, example: E) -> Iterable[Feature]:
+        """The rows of an example."""
+        raise NotImplementedError
+
+    def evaluate(self, model: Any, examples: Sequence[E]) -> dict[str, float]:
+        """Metrics of a model's predictions."""
+        raise NotImplementedError
+
+    def set_labels(self, examples: Iterable[E]) -> tuple[str, ...] | None:
+        """Take the label names from `data.labels` or from the examples; None where the task has none."""
+        names = self.data.labels
+        if names is None:
+            names = tuple(sorted({name for example in examples for name in self.names_of(example)}))
+        self.label2id = {name: index for index, name in enumerate(names)}
+        return names or None
+
+
+class TextTask(Task[TextExample]):
+    """Classes, several classes, or a number for texts and pairs."""
+
+    head = BertForSequenceClassification
+    monitor = "accuracy"
+    kind = "class"
+
+    def __init__(self, data: DataOptions, tokenizer: BertTokenizer, seq_length: int) -> None:
+        super().__init__(data, tokenizer, seq_length)
+        self.problem_type = "single_label_classification"
+        if data.multi_label:
+            self.kind, self.problem_type = "classes", "multi_label_classification"
+            self.monitor = "f1_micro"  # type: ignore[misc]
+
+    def read(self, path: Any) -> Iterator[TextExample]:
+        """Rows of a CSV, TSV or JSON lines file."""
+        data = self.data
+        return read_texts(path, data.text_column, data.pair_column, data.label_column, self.kind)
+
+    def names_of(self, example: TextExample) -> Iterable[str]:
+        """Its class or classes."""
+        return example.label if isinstance(example.label, tuple) else (str(example.label),)
+
+    def features(self, example: TextExample) -> Iterable[Feature]:
+        """One row."""
+        return (text_feature(self.tokenizer, example, self.label2id, self.seq_length),)
+
+    def evaluate(self, model: Any, examples: Sequence[TextExample]) -> dict[str, float]:
+        """Accuracy and others; F1 over labels with a probability above one half; correlations."""
+        pairs = None if self.data.pair_column is None else [str(example.pair) for example in examples]
+        scored = classify(
+            model, self.tokenizer, [e.text for e in examples], pairs, seq_length=self.seq_length
+        )
+        if self.problem_type == "regression":
+            return regression_metrics([float(e.label) for e in examples], [row[0].score for row in scored])  # type: ignore[arg-type]
+        if self.problem_type == "multi_label_classification":
+            expected = np.zeros((len(examples), len(self.label2id)), int)
+            found = np.zeros_like(expected)
+            for row, (example, scores) in enumerate(zip(examples, scored, strict=True)):
+                expected[row, [self.label2id[name] for name in self.names_of(example)]] = 1
+                found[row, [self.label2id[one.label] for one in scores if one.score > 0.5]] = 1
+            return multi_label_metrics(expected, found)
+        return class_metrics(
+            [self.label2id[str(e.label)] for e in examples], [self.label2id[row[0].label] for row in scored]
+        )
+
+
+class RegressionTask(TextTask):
+    """A number for texts and pairs."""
+
+    monitor = "pearson"
+    kind = "number"
+
+    def __init__(self, data: DataOptions, tokenizer: BertTokenizer, seq_length: int) -> None:
+        super().__init__(data, tokenizer, seq_length)
+        self.kind, self.problem_type = "number", "regression"
+
+    def set_labels(self, examples: Iterable[TextExample]) -> tuple[str, ...]:
+        """One label, called score."""
+        return self.data.labels or ("score",)
+
+
+class ChoiceTask(Task[ChoiceExample]):
+    """The right one of several choices."""
+
+    head = BertForMultipleChoice
+    monitor = "accuracy"
+
+    def read(self, path: Any) -> Iterator[ChoiceExample]:
+        """Rows of a CSV, TSV or JSON lines file, or COPA's XML."""
+        return read_choices(path, self.data.text_column, self.data.choice_columns, self.data.label_column)
+
+    def features(self, example: ChoiceExample) -> Iterable[Feature]:
+        """One row of several sequences."""
+        return (choice_feature(self.tokenizer, example, self.seq_length),)
+
+    def evaluate(self, model: Any, examples: Sequence[ChoiceExample]) -> dict[str, float]:
+        """Accuracy."""
+        options = BatchOptions(seq_length=self.seq_length, shuffle=0, group=1)
+        batches = Batches(lambda: (feature for e in examples for feature in self.features(e)), options)
+        found = [int(i) for x, _, _ in batches.epoch(0) for i in model.predict_on_batch(x).argmax(-1)]
+        return {"accuracy": float(np.mean([i == e.label for i, e in zip(found, examples, strict=True)]))}
+
+
+class TagTask(Task[TaggedExample]):
+    """A label for every word: named entities."""
+
+    head = BertForTokenClassification
+    monitor = "f1"
+
+    def read(self, path: Any) -> Iterator[TaggedExample]:
+        """Sentences of a CoNLL file."""
+        return read_conll(path)
+
+    def names_of(self, example: TaggedExample) -> Iterable[str]:
+        """Its tags, and for each B- tag the I- tag that might follow it elsewhere."""
+        return (*example.tags, *(f"I-{tag[2:]}" for tag in example.tags if tag.startswith("B-")))
+
+    def features(self, example: TaggedExample) -> Iterable[Feature]:
+        """The sentence in as many rows as it needs."""
+        return tagged_features(self.tokenizer, example, self.label2id, self.seq_length)
+
+    def evaluate(self, model: Any, examples: Sequence[TaggedExample]) -> dict[str, float]:
+        """Precision, recall and F1 of whole entities."""
+        sentences = [given_words(self.tokenizer, example.words) for example in examples]
+        tagged = tag_words(model, self.tokenizer, sentences, list(self.label2id), seq_length=self.seq_length)
+        return entity_metrics([example.tags for example in examples], [tags for tags, _ in tagged])
+
+
+class QuestionTask(Task[QuestionExample]):
+    """The stretch of a context that answers a question."""
+
+    head = BertForQuestionAnswering
+    monitor = "f1"
+
+    def read(self, path: Any) -> Iterator[QuestionExample]:
+        """Questions of a SQuAD file."""
+        return read_squad(path)
+
+    def group_of(self, example: QuestionExample) -> str:
+        """Its article."""
+        return example.group
+
+    def features(self, example: QuestionExample) -> Iterable[Feature]:
+        """Its windows."""
+        return question_features(self.tokenizer, example, self.seq_length, self.data.stride)
+
+    def evaluate(self, model: Any, examples: Sequence[QuestionExample]) -> dict[str, float]:
+        """SQuAD's exact match and F1."""
+        best = answer(
+            model,
+            self.tokenizer,
+            [example.question for example in examples],
+            [example.context for example in examples],
+            no_answer=self.data.no_answer,
+            seq_length=self.seq_length,
+            stride=self.data.stride,
+        )
+        expected = [[text for text, _ in example.answers] for example in examples]
+        return squad_metrics(expected, [answers[0].text for answers in best])
+
+
+_TASKS: dict[TaskName, type[Task[Any]]] = {
+    "classify": TextTask,
+    "pair": TextTask,
+    "regression": RegressionTask,
+    "choice": ChoiceTask,
+    "ner": TagTask,
+    "qa": QuestionTask,
+}
+
+
+def make_task(name: TaskName, data: DataOptions, tokenizer: BertTokenizer, seq_length: int) -> Task[Any]:
+    """The task of that name.
+
+    Raises:
+        ValueError: There is no such task, or it lacks a column.
+    """
+    if name not in get_args(TaskName):
+        raise ValueError(f"task must be one of {get_args(TaskName)}, got {name!r}")
+    if name == "pair" and data.pair_column is None:
+        raise ValueError("the task pair needs the name of the column with the second text")
+    return _TASKS[name](data, tokenizer, seq_length)

@@ -1,0 +1,99 @@
+"""Google's TensorFlow 1 checkpoints: `bert_model.ckpt.*` with `bert_config.json` and `vocab.txt`.
+
+Contract: google-research/bert, modeling.py (names and shapes), run_pretraining.py (MLM and NSP heads),
+run_classifier.py and run_squad.py (their heads).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from tfbert_npu.config import BertConfig
+from tfbert_npu.errors import CheckpointError
+from tfbert_npu.weights.checkpoint import Checkpoint, read_variables, variable_shapes
+from tfbert_npu.weights.names import Row, encoder_rows, mlm_rows, pooler_rows
+
+CONFIG = "bert_config.json"
+
+# What an optimizer and the training loop leave in a checkpoint.
+_TRAINING = re.compile(
+    r"(^|/)(global_step|beta1_power|beta2_power|save_counter|_CHECKPOINTABLE_OBJECT_GRAPH)$"
+    r"|/(adam_m|adam_v|lamb_m|lamb_v|Adam|Adam_1|AdamWeightDecayOptimizer(_1)?|LAMBOptimizer(_1)?)$"
+    r"|^(good_steps|current_loss_scale|loss_scale.*|training_step)$"
+)
+
+# All of them are [out, in] or [out] as they are.
+_HEADS = {
+    "cls/seq_relationship/output_weights": "cls.seq_relationship.weight",
+    "cls/seq_relationship/output_bias": "cls.seq_relationship.bias",
+    "output_weights": "classifier.weight",
+    "output_bias": "classifier.bias",
+    "cls/squad/output_weights": "qa_outputs.weight",
+    "cls/squad/output_bias": "qa_outputs.bias",
+}
+
+
+def read_google(directory: Path, prefix: str | None = None) -> Checkpoint:
+    """Read a checkpoint directory as Google publishes it.
+
+    Optimizer slots are left aside. The MLM, NSP, classification and question answering heads come along in
+    the state where they are there.
+
+    Args:
+        directory: Holds `bert_config.json`, the checkpoint and perhaps `vocab.txt`.
+        prefix: Name of the checkpoint, such as `"bert_model.ckpt"`; found by itself where there is one only.
+
+    Raises:
+        FileNotFoundError: A file is missing.
+        CheckpointError: A file is damaged, or holds variables that are no BERT's.
+    """
+    config = BertConfig.from_json(directory / CONFIG, source="google")
+    files = [path.name for path in directory.iterdir()]
+    path = directory / (prefix or find_prefix(files))
+    shapes = variable_shapes(path)
+    rows = {row.google: row for row in (*encoder_rows(config), *pooler_rows(config), *mlm_rows())}
+    names = [name for name in shapes if not _TRAINING.search(name)]
+    unknown = sorted(name for name in names if name not in rows and name not in _HEADS)
+    if unknown:
+        shown = ", ".join(unknown[:8]) + (f" and {len(unknown) - 8} more" if len(unknown) > 8 else "")
+        raise CheckpointError(
+            f"{path} holds what a BERT with {config.num_hidden_layers} layers lacks ({shown}); "
+            f"is {CONFIG} the one that belongs to it?"
+        )
+    state = {}
+    for name, value in read_variables(path, names).items():
+        state[_HEADS[name] if name in _HEADS else rows[name].name] = _oriented(value, rows.get(name))
+    vocabulary = directory / "vocab.txt"
+    return Checkpoint(config, state, vocabulary if vocabulary.is_file() else None)
+
+
+def find_prefix(files: Sequence[str]) -> str:
+    """The name of the one checkpoint among file names.
+
+    Raises:
+        FileNotFoundError: There is none.
+        CheckpointError: There are several and none is called `bert_model.ckpt`.
+    """
+    found = sorted(
+        {PurePosixPath(name).name.removesuffix(".index") for name in files if name.endswith(".index")}
+    )
+    if not found:
+        raise FileNotFoundError("there is no checkpoint: no file ends with .index")
+    if len(found) == 1:
+        return found[0]
+    if "bert_model.ckpt" in found:
+        return "bert_model.ckpt"
+    raise CheckpointError(
+        f"there are several checkpoints ({', '.join(found)}); leave the one that is wanted in a directory of "
+        "its own with bert_config.json"
+    )
+
+
+def _oriented(value: np.ndarray, row: Row | None) -> np.ndarray:
+    if row is not None and row.is_kernel and value.ndim == 2:
+        return np.ascontiguousarray(value.T)
+    return value

@@ -1,0 +1,334 @@
+"""TF-Hub's BERT SavedModels, read from variables, assets and graph definitions.
+
+Contract: tensorflow/models, official/nlp/tools/export_tfhub_lib.py, which made the published `bert_en_*/3`
+and `/4`, `small_bert` and `experts`; and its ancestors, which made `/1` and `/2`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from tfbert_npu.config import Activation, BertConfig
+from tfbert_npu.errors import CheckpointError
+from tfbert_npu.weights.checkpoint import Checkpoint
+from tfbert_npu.weights.names import Row, encoder_rows, mlm_rows, pooler_rows
+from tfbert_npu.weights.saved_model import SavedModel, layer_numbers
+
+Kind = Literal["encoder", "preprocessor", "other"]
+
+# Name of the Asset by which `export_saved_model` carries the configuration.
+CONFIG_ASSET = "config_file"
+
+_TRUST = "pass trust_saved_model=True to run its own graph instead of rebuilding it"
+
+# Names of older exports, rewritten to the newest. The first BERTs on TF-Hub came from a model class whose
+# scope was `bert_model`; later ones may have a scope of the encoder network's name in front.
+_RENAMES = (
+    (r":0$", ""),
+    (
+        r"^(.*?/)?(?=(word_embeddings|position_embedding|type_embeddings|embeddings|embedding_postprocessor"
+        r"|embedding_projection|pooler_transform)/)",
+        "",
+    ),
+    (r"^(.*?/)?(transformer|encoder)/(?=layer_\d+/)", "transformer/"),
+    (r"^(.*?/)?cls/predictions/", "bert/cls/predictions/"),
+    (r"^embedding_postprocessor/type_embeddings$", "type_embeddings/embeddings"),
+    (r"^embedding_postprocessor/position_embeddings$", "position_embedding/embeddings"),
+    (r"^position_embedding/position_embeddings$", "position_embedding/embeddings"),
+    (r"^embedding_postprocessor/layer_norm/", "embeddings/layer_norm/"),
+    (r"/self_attention_output/", "/self_attention/attention_output/"),
+    (r"^(bert/cls/predictions)/output_bias$", r"\1/output_bias/bias"),
+)
+
+
+def kind_of(model: SavedModel) -> Kind:
+    """What a SavedModel is, by the shape of its root object."""
+    if model.child(0, "bert_pack_inputs") is not None and model.child(0, "tokenize") is not None:
+        return "preprocessor"
+    if model.child(0, CONFIG_ASSET) is not None:
+        return "encoder"
+    names = {_canonical(n.variable.name) for n in model.nodes if n.WhichOneof("kind") == "variable"}
+    if {"word_embeddings/embeddings", "position_embedding/embeddings"} <= names:
+        return "encoder"
+    return "other"
+
+
+def read_encoder(model: SavedModel) -> Checkpoint:
+    """An encoder's configuration and weights, its MLM head where it has one.
+
+    Sizes are those of the variables; activation, epsilon and dropout rates are read off the graph.
+
+    Raises:
+        CheckpointError: A file is damaged, or the model is another architecture than BERT; says which part.
+    """
+    if model.child(0, CONFIG_ASSET) is not None:
+        return _read_own_export(model)
+    tensors = {_canonical(name): value for name, value in model.variables().items()}
+    config = _config(model, tensors)
+    state = {}
+    for row in (*encoder_rows(config), *pooler_rows(config), *mlm_rows()):
+        if row.tfhub in tensors:
+            state[row.name] = _plain(tensors.pop(row.tfhub), row, config)
+    lower_case = tensors.pop("Variable", tensors.pop("do_lower_case", None))
+    unknown = sorted(name for name in tensors if not name.startswith("seed_generator"))
+    if unknown:
+        raise CheckpointError(
+            f"{model.directory} holds variables that BERT does not have ({', '.join(unknown[:6])}); {_TRUST}"
+        )
+    return Checkpoint(
+        config,
+        state,
+        vocabulary=model.asset("vocab_file"),
+        lower_case=None if lower_case is None else bool(lower_case),
+    )
+
+
+def _read_own_export(model: SavedModel) -> Checkpoint:
+    """What `export_saved_model` wrote: the configuration is an asset, variables have our layers' names."""
+    path = model.asset(CONFIG_ASSET)
+    if path is None:
+        raise CheckpointError(f"{model.directory} has a {CONFIG_ASSET} that is no file; export it again")
+    config = BertConfig.from_json(path, source="huggingface")
+    tensors = model.variables()
+    by_suffix = {_own_suffix(name): value for name, value in tensors.items()}
+    state = {}
+    for row in (*encoder_rows(config), *pooler_rows(config), *mlm_rows()):
+        suffix = re.sub(r"^layers\.(\d+)", r"layer_\1", row.attribute).replace(".", "/")
+        if suffix in by_suffix:
+            state[row.name] = _plain(by_suffix[suffix], row, config)
+    lower_case = tensors.get("do_lower_case")
+    return Checkpoint(
+        config,
+        state,
+        vocabulary=model.asset("vocab_file"),
+        lower_case=None if lower_case is None else bool(lower_case),
+    )
+
+
+def _own_suffix(name: str) -> str:
+    return re.sub(r"^(.*?/)?(?=(layer_\d+|embeddings|pooler|mlm_head)/)", "", name, count=1)
+
+
+@dataclass(frozen=True)
+class PreprocessorSpec:
+    """What a TF-Hub preprocessor does: its vocabulary, its casing, its default length."""
+
+    vocabulary: Path
+    lower_case: bool
+    seq_length: int
+
+
+def read_preprocessor(model: SavedModel) -> PreprocessorSpec:
+    """A preprocessor's settings, from its assets and its graph definition.
+
+    Raises:
+        CheckpointError: It is not a WordPiece preprocessor of the published form.
+    """
+    ops = {node.op for node in model.ops()}
+    if not any("WordpieceTokenize" in op or "FastBertNormalize" in op for op in ops):
+        raise CheckpointError(
+            f"{model.directory} is a preprocessor without WordPiece (SentencePiece, as ALBERT's?); {_TRUST}"
+        )
+    if not model.meta_graph.asset_file_def:
+        raise CheckpointError(f"{model.directory} has no vocabulary among its assets; {_TRUST}")
+    return PreprocessorSpec(
+        vocabulary=model.asset_file(0),
+        lower_case="CaseFoldUTF8" in ops,
+        seq_length=_seq_length(model),
+    )
+
+
+def _seq_length(model: SavedModel) -> int:
+    """The default of bert_pack_inputs' argument, else the static length of the root's outputs."""
+    pack = model.child(0, "bert_pack_inputs")
+    call = None if pack is None else model.child(pack, "__call__")
+    if call is not None:
+        spec = model.nodes[call].function.function_spec.fullargspec.named_tuple_value
+        fields = {pair.key: pair.value for pair in spec.values}
+        arguments = [value.string_value for value in _listed(fields.get("args"))]
+        defaults = _listed(fields.get("defaults"))
+        for name, value in zip(reversed(arguments), reversed(defaults), strict=False):
+            if name == "seq_length" and value.WhichOneof("kind") == "int64_value" and value.int64_value > 0:
+                return value.int64_value
+    for name in model.concrete_functions(0):
+        outputs = model.meta_graph.object_graph_def.concrete_functions[
+            name
+        ].output_signature.dict_value.fields
+        shape = outputs["input_word_ids"].tensor_spec_value.shape if "input_word_ids" in outputs else None
+        if shape is not None and len(shape.dim) == 2 and shape.dim[1].size > 0:
+            return shape.dim[1].size
+    raise CheckpointError(f"{model.directory} does not say its default seq_length; {_TRUST}")
+
+
+def _listed(value: Any) -> list[Any]:
+    if value is None:
+        return []
+    kind = value.WhichOneof("kind")
+    return list(getattr(value, kind).values) if kind in ("list_value", "tuple_value") else []
+
+
+def _canonical(name: str) -> str:
+    for pattern, replacement in _RENAMES:
+        name = re.sub(pattern, replacement, name, count=1)
+    return name
+
+
+def _plain(value: np.ndarray, row: Row, config: BertConfig) -> np.ndarray:
+    """The tensor in a state's orientation: attention kernels are [H, N, D] or [N, D, H] in TF-Hub's files."""
+    if row.name.endswith("attention.output.dense.weight"):
+        value = value.reshape(-1, value.shape[-1]) if value.ndim == 3 else value
+    elif value.ndim == 3:
+        value = value.reshape(value.shape[0], -1)
+    elif value.ndim == 2 and not row.is_kernel and row.name.endswith(".bias"):
+        value = value.reshape(-1)
+    return np.ascontiguousarray(value.T) if row.is_kernel and value.ndim == 2 else value
+
+
+def _config(model: SavedModel, tensors: dict[str, np.ndarray]) -> BertConfig:
+    layers = layer_numbers(tensors)
+    if "embedding_projection/kernel" in tensors:
+        raise CheckpointError(
+            f"{model.directory} has embeddings narrower than its hidden states, which BERT has not; {_TRUST}"
+        )
+    if layers != set(range(len(layers))) or not layers:
+        raise CheckpointError(
+            f"{model.directory} is no BERT: its encoder layers are {sorted(layers)}; {_TRUST}"
+        )
+    needed = (
+        "word_embeddings/embeddings",
+        "position_embedding/embeddings",
+        "type_embeddings/embeddings",
+        "transformer/layer_0/self_attention/query/kernel",
+        "transformer/layer_0/intermediate/kernel",
+    )
+    missing = [name for name in needed if name not in tensors]
+    if missing:
+        raise CheckpointError(f"{model.directory} is no BERT: it has no {', '.join(missing)}; {_TRUST}")
+    words, positions, types, query, inner = (tensors[name] for name in needed)
+    if {words.ndim, positions.ndim, types.ndim, inner.ndim} != {2} or query.ndim != 3:
+        raise CheckpointError(
+            f"{model.directory}: the shapes of its variables are not those of a TF-Hub BERT; {_TRUST}"
+        )
+    graph = _EncoderGraph(model)
+    graph.check_form()
+    hidden_dropout, attention_dropout = graph.dropout_rates()
+    try:
+        return BertConfig(
+            vocab_size=words.shape[0],
+            hidden_size=words.shape[1],
+            num_hidden_layers=len(layers),
+            num_attention_heads=query.shape[1],
+            intermediate_size=inner.shape[1],
+            hidden_act=graph.activation(),
+            hidden_dropout_prob=hidden_dropout,
+            attention_probs_dropout_prob=attention_dropout,
+            max_position_embeddings=positions.shape[0],
+            type_vocab_size=types.shape[0],
+            layer_norm_eps=graph.layer_norm_eps(),
+        )
+    except ValueError as error:
+        raise CheckpointError(f"{model.directory}: {error}") from error
+
+
+class _EncoderGraph:
+    """The nodes of the whole-encoder functions, by the scope of their names."""
+
+    def __init__(self, model: SavedModel) -> None:
+        self._directory = model.directory
+        self._nodes = [
+            (match[1], node)
+            for node in model.ops()
+            if (match := re.search(r"(?:^|/)(?:transformer|encoder)/(layer_\d+/.*)$", node.name))
+        ]
+        if not self._nodes:
+            raise CheckpointError(f"{model.directory} has no graph of an encoder with layers; {_TRUST}")
+
+    def _below(self, scope: str) -> Iterator[tuple[str, Any]]:
+        for name, node in self._nodes:
+            if re.match(scope, name):
+                yield name, node
+
+    def check_form(self) -> None:
+        """Refuse what is built otherwise than BERT though its variables have the same names."""
+        for name, node in self._nodes:
+            if re.match(r"layer_\d+/strided_slice(_\d+)?$", name):
+                raise CheckpointError(
+                    f"{self._directory} gives only some positions of its last layer (output_range); {_TRUST}"
+                )
+            if re.match(r"layer_\d+/self_attention/query/einsum/Einsum$", name) and any(
+                "self_attention_layer_norm" in source for source in node.input
+            ):
+                raise CheckpointError(
+                    f"{self._directory} normalises before attention, not after it (norm_first); {_TRUST}"
+                )
+
+    def activation(self) -> Activation:
+        """The activation between a layer's two dense layers."""
+        ops = {
+            node.op
+            for _, node in self._below(r"layer_0/((intermediate_)?activation(_\d+)?|intermediate)/")
+            if node.op not in _PLUMBING
+        }
+        if "Erf" in ops or "Erfc" in ops:
+            return "gelu"
+        if "Gelu" in ops:
+            raise CheckpointError(f"{self._directory} has a fused GELU of unknown form; {_TRUST}")
+        for activation, needed in _ACTIVATION_OPS:
+            if ops == needed:
+                return activation
+        raise CheckpointError(
+            f"{self._directory} has an activation that is not known here ({', '.join(sorted(ops))}); {_TRUST}"
+        )
+
+    def layer_norm_eps(self) -> float:
+        """The constant that is added to the variance."""
+        for name, node in self._below(r"layer_0/output_layer_norm/"):
+            if name.endswith("batchnorm/add/y"):
+                return float(np.format_float_scientific(_constant(node), precision=3))
+        return 1e-12
+
+    def dropout_rates(self) -> tuple[float, float]:
+        """Rates after the dense layers and on the attention weights; 0 where training drops nothing."""
+        hidden = attention = 0.0
+        for name, node in self._below(r"layer_0/"):
+            # x is scaled by 1 / (1 - rate) in training; the rate itself is compared with random numbers.
+            if not re.search(r"dropout(_\d+)?/GreaterEqual/y$", name):
+                continue
+            if re.search(r"/self_attention/.*dropout", name):
+                attention = round(float(_constant(node)), 6)
+            elif re.match(r"layer_0/(output_)?dropout_[1-9]\d*/|layer_0/output_dropout/", name):
+                hidden = round(float(_constant(node)), 6)
+        return hidden, attention
+
+
+# Nodes that only move data about, or belong to the dense layer itself.
+_PLUMBING = frozenset(
+    {
+        "Const", "Identity", "IdentityN", "ReadVariableOp", "Einsum", "MatMul", "BiasAdd", "Reshape", "Shape",
+        "StridedSlice", "Pack", "Prod", "GatherV2", "ConcatV2", "Cast", "Mul", "AddV2", "Add", "NoOp",
+        "Tensordot", "Transpose", "VarHandleOp",
+    }
+)  # fmt: skip
+_ACTIVATION_OPS: tuple[tuple[Activation, set[str]], ...] = (
+    ("gelu_tanh", {"Pow", "Tanh"}),
+    ("relu", {"Relu"}),
+    ("silu", {"Sigmoid"}),
+    ("tanh", {"Tanh"}),
+    ("linear", set()),
+)
+
+
+def _constant(node: Any) -> float:
+    """A scalar of the graph; TensorFlow's own conversion would allocate whatever shape the file claims."""
+    tensor = node.attr["value"].tensor
+    if tensor.tensor_shape.dim or tensor.dtype != 1:  # DT_FLOAT
+        raise CheckpointError(f"the constant {node.name} of the graph is no float; export the model again")
+    if len(tensor.tensor_content) == 4:
+        return float(np.frombuffer(tensor.tensor_content, "<f4")[0])
+    return float(tensor.float_val[0]) if tensor.float_val else 0.0
