@@ -81,13 +81,13 @@ class GraphBuilder:
         return values
 
     def model(self) -> onnx.ModelProto:
-        """The finished model, after `onnx.checker` with full shape inference.
+        """The finished model without nodes of no effect, after `onnx.checker` with full shape inference.
 
         Raises:
             onnx.checker.ValidationError: The graph is not valid ONNX.
         """
         graph = helper.make_graph(
-            self._nodes, self._name, self._inputs, self._outputs, list(self._initializers.values())
+            self._used(), self._name, self._inputs, self._outputs, list(self._initializers.values())
         )
         model = helper.make_model(
             graph,
@@ -97,6 +97,15 @@ class GraphBuilder:
         )
         onnx.checker.check_model(model, full_check=True)
         return model
+
+    def _used(self) -> list[onnx.NodeProto]:
+        wanted = {info.name for info in self._outputs}
+        used = []
+        for node in reversed(self._nodes):
+            if wanted.intersection(node.output):
+                used.append(node)
+                wanted.update(node.input)
+        return used[::-1]
 
     def _input(self, name: str) -> onnx.ValueInfoProto:
         return next(info for info in self._inputs if info.name == name)
