@@ -86,9 +86,10 @@ class GraphBuilder:
         Raises:
             onnx.checker.ValidationError: The graph is not valid ONNX.
         """
-        graph = helper.make_graph(
-            self._used(), self._name, self._inputs, self._outputs, list(self._initializers.values())
-        )
+        nodes = self._used()
+        read = {value for node in nodes for value in node.input} | {info.name for info in self._outputs}
+        constants = [tensor for name, tensor in self._initializers.items() if name in read]
+        graph = helper.make_graph(nodes, self._name, self._inputs, self._outputs, constants)
         model = helper.make_model(
             graph,
             producer_name="tfbert-npu",
