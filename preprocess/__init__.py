@@ -12,8 +12,10 @@ _HOME = {
     "BertPreprocessor": "layer",
     "BertTokenizer": "tokenizer",
     "TextOptions": "options",
+    "TokenMasker": "masking",
     "Vocabulary": "vocabulary",
     "byte_offsets_to_characters": "offsets",
+    "next_sentence_pairs": "next_sentence",
 }
 
 __all__ = sorted(_HOME)

@@ -43,16 +43,13 @@ class BertGraphTokenizer:
         spare = _spare_characters(known)
         unknown = next(spare)
         spelling = {char: next(spare) for char in split_by_kernel(sorted(known), options)}
-        special = [(token, next(spare)) for token in sorted(options.allow_special_tokens) if token != "[UNK]"]
-        marks = dict(special)
         if missing := sorted(options.allow_special_tokens - set(vocabulary.ids)):
             raise VocabularyError(
                 f"allow_special_tokens names {', '.join(missing)}, which the vocabulary lacks"
             )
-        if "[UNK]" in options.allow_special_tokens:
-            special.append(("[UNK]", unknown))
+        marks = {token: next(spare) for token in sorted(options.allow_special_tokens)}
         table = build_character_table(options, known, unknown, spelling, tuple(marks.values()))
-        self._normalizer = GraphNormalizer(table, unknown, special)
+        self._normalizer = GraphNormalizer(table, unknown, tuple(marks.items()))
         self._lower = options.lower_case
         self._plain_pattern = plain_pattern(replace(options, allow_special_tokens=frozenset()))
         self._special_pattern = "|".join(map(re.escape, sorted(options.allow_special_tokens)))
@@ -145,7 +142,7 @@ def _kernel_vocabulary(
     respell = str.maketrans(spelling)
     tokens = []
     for token in vocabulary.tokens:
-        if token in marks:
+        if token in marks and token != "[UNK]":  # the kernel needs that one; its mark is unknown anyway
             tokens.append(marks[token])
         elif token in ("", SUFFIX_INDICATOR) or any(is_removed(char) or is_space(char) for char in token):
             tokens.append(next(spare))  # no text can match it, and the kernel may refuse it

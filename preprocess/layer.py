@@ -28,6 +28,7 @@ from tfbert_npu.preprocess.parts import (  # noqa: E402
     BertTokenizeWithOffsets,
     packed_spec,
 )
+from tfbert_npu.preprocess.saving import save_tokenizer  # noqa: E402
 from tfbert_npu.preprocess.vocabulary import TOKENIZER_FILES, Vocabulary  # noqa: E402
 from tfbert_npu.preprocess.vocabulary_layer import VocabularyLayer  # noqa: E402
 from tfbert_npu.repository import local_directory  # noqa: E402
@@ -112,6 +113,10 @@ class BertPreprocessor(VocabularyLayer):
             allow_special_tokens=allow_special_tokens,
         )
         return cls(Vocabulary.from_directory(directory), options, seq_length, trimming, name=name)
+
+    def save_pretrained(self, directory: str | os.PathLike[str]) -> None:
+        """Write Hugging Face's tokenizer files; see `saving.save_tokenizer`."""
+        save_tokenizer(self.vocabulary, self.options, directory)
 
     def __call__(self, inputs: Any, seq_length: int | None = None, **kwargs: Any) -> dict[str, Any]:
         """Check the texts, make them tensors as Keras wants them, and `call`."""

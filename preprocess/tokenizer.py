@@ -16,6 +16,7 @@ from tfbert_npu.preprocess.host_packing import Padding, Segment, pack_rows, trim
 from tfbert_npu.preprocess.normalizer import BertNormalizer
 from tfbert_npu.preprocess.offsets import Text, as_str, byte_positions
 from tfbert_npu.preprocess.options import Dialect, TextOptions, Trimming, one_of, read_options
+from tfbert_npu.preprocess.saving import save_tokenizer
 from tfbert_npu.preprocess.tf_text_normalizer import MAX_WORD_BYTES, TfTextNormalizer
 from tfbert_npu.preprocess.vocabulary import SUFFIX_INDICATOR, TOKENIZER_FILES, Vocabulary
 from tfbert_npu.preprocess.wordpiece import ChunkPieces, Normalizer, WordPieces
@@ -55,6 +56,10 @@ class BertTokenizer:
                 f"allow_special_tokens names {', '.join(missing)}, which the vocabulary lacks"
             )
         self._special = re.compile("|".join(map(re.escape, allowed))) if allowed else None
+
+    def save_pretrained(self, directory: str | os.PathLike[str]) -> None:
+        """Write Hugging Face's tokenizer files; see `saving.save_tokenizer`."""
+        save_tokenizer(self.vocabulary, self.options, directory)
 
     @classmethod
     def from_pretrained(

@@ -27,6 +27,8 @@ _HOME = {
     "BertLMHeadModel": "tfbert_npu.heads",
     "BertPreprocessor": "tfbert_npu.preprocess.layer",
     "BertTokenizer": "tfbert_npu.preprocess",
+    "export_onnx": "tfbert_npu.export.onnx_file",
+    "export_rknn": "tfbert_npu.export.rknn",
     "export_saved_model": "tfbert_npu.export.saved_model",
     "pull_from_hub": "tfbert_npu.hub.pull",
     "push_to_hub": "tfbert_npu.hub.push",

@@ -200,11 +200,11 @@ class BertEncoder(keras.layers.Layer):
             CheckpointError: A tensor is missing, unknown or of another shape; the message lists them all.
         """
         from tfbert_npu.repository import local_directory
-        from tfbert_npu.weights.pretrained import WANTED_FILES, load_encoder
+        from tfbert_npu.weights.pretrained import load_encoder, wanted_files
 
         directory = local_directory(
             dir_or_repo,
-            WANTED_FILES,
+            wanted_files,
             revision=revision,
             token=token,
             cache_dir=cache_dir,

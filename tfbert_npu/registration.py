@@ -21,6 +21,7 @@ from tfbert_npu.errors import MissingExtraError
 KERAS_MODULES = (
     "tfbert_npu.encoder",
     "tfbert_npu.heads",
+    "tfbert_npu.hub.trusted",
     "tfbert_npu.mlm",
     "tfbert_npu.preprocess.layer",
     "tfbert_npu.train.optimizer",

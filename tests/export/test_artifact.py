@@ -9,13 +9,14 @@ import jsonschema
 import numpy as np
 import pytest
 
-from tests.export.models import bert, distilbert, padded_inputs
-from tests.export.test_graph import run
 from tfbert_npu.artifact.embeddings import EMBEDDINGS, MASK_BIAS, HostEmbeddings
 from tfbert_npu.artifact.hashing import sha256_of, state_sha256
 from tfbert_npu.artifact.manifest import Manifest, ModelFile, SupportFile, TensorSpec, schema
 from tfbert_npu.errors import ArtifactError
 from tfbert_npu.export.graph.model import GraphOptions, write_graph
+
+from .models import bert, distilbert, padded_inputs
+from .test_graph import run
 
 
 @pytest.fixture

@@ -27,10 +27,13 @@ def test_appears_when_the_block_ends(tmp_path):
 
 
 def test_an_error_leaves_nothing(tmp_path):
-    target = tmp_path / "model"
-    with pytest.raises(RuntimeError), staged(target, overwrite=False) as staging:
-        (staging / "a").write_text("1")
-        raise RuntimeError
+    def fail_half_way():
+        with staged(tmp_path / "model", overwrite=False) as staging:
+            (staging / "a").write_text("1")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail_half_way()
     assert names(tmp_path) == []
 
 
@@ -56,10 +59,15 @@ def test_a_file_or_a_directory_that_came_to_be_meanwhile_is_not_replaced(tmp_pat
     with pytest.raises(FileExistsError, match="not a directory"), staged(file, overwrite=True):
         pass
     target = tmp_path / "model"
-    with pytest.raises(FileExistsError), staged(target, overwrite=False) as staging:
-        (staging / "a").write_text("1")
-        target.mkdir()
-        (target / "theirs").write_text("1")
+
+    def come_second():
+        with staged(target, overwrite=False) as staging:
+            (staging / "a").write_text("1")
+            target.mkdir()
+            (target / "theirs").write_text("1")
+
+    with pytest.raises(FileExistsError):
+        come_second()
     assert names(target) == ["theirs"]
 
 

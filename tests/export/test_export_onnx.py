@@ -68,9 +68,10 @@ def test_a_keras_encoder_is_written_and_checked_against_itself(tmp_path):
 
 
 def test_a_graph_that_is_not_the_model_is_refused_and_the_old_file_kept(tmp_path, monkeypatch):
-    from tests.export.models import bert
     from tfbert_npu.export import onnx_file
     from tfbert_npu.export.source import ExportSource
+
+    from .models import bert
 
     config, state, _ = bert("BertModel")
     (tmp_path / "m.onnx").write_text("old")

@@ -59,8 +59,9 @@ def test_worst_of_takes_each_figure_by_itself():
 def test_ranges_name_the_operator_that_is_largest(tmp_path):
     import onnx
 
-    from tests.export.models import bert, padded_inputs
     from tfbert_npu.export.graph.model import write_graph
+
+    from .models import bert, padded_inputs
 
     config, state, _ = bert("BertModel")
     state["encoder.layer.1.output.dense.weight"] = state["encoder.layer.1.output.dense.weight"] * 1e6

@@ -7,8 +7,9 @@ import onnx
 import onnxruntime
 import pytest
 
-from tests.export.models import bert, distilbert, padded_inputs, run_torch
 from tfbert_npu.export.graph.model import GraphOptions, output_names, write_graph
+
+from .models import bert, distilbert, padded_inputs, run_torch
 
 TOLERANCE = 2e-5
 

@@ -75,6 +75,14 @@ def test_a_truncated_file_is_refused(tmp_path, bert_file, share):
         read_rknn(path)
 
 
+def read_or_refuse(path) -> RknnFile | str:
+    """What the file says, or why it is refused; any other error is the test's."""
+    try:
+        return read_rknn(path)
+    except ArtifactError as error:
+        return str(error)
+
+
 def rebuilt(data: bytes, change) -> bytes:
     """The file with another JSON document at its end."""
     end = 64 + struct.unpack_from("<Q", data, 16)[0]
@@ -131,14 +139,12 @@ def test_no_damage_makes_anything_but_a_reading_or_an_error(tmp_path, small_file
         del damaged[cut:]
     path = tmp_path / "model.rknn"
     path.write_bytes(damaged)
-    try:
-        found = read_rknn(path)
-    except ArtifactError as error:
-        assert "\n" not in str(error)
-    else:
-        assert isinstance(found, RknnFile)
+    found = read_or_refuse(path)
+    if isinstance(found, RknnFile):
         assert found.inputs
         assert found.outputs
+    else:
+        assert "\n" not in found
 
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -152,7 +158,5 @@ def test_no_offset_leads_outside(tmp_path, bert_data, data):
         struct.pack_into("<I", damaged, place, word)
     path = tmp_path / "model.rknn"
     path.write_bytes(damaged)
-    try:
-        read_rknn(path)
-    except ArtifactError as error:
-        assert "damaged" in str(error)
+    found = read_or_refuse(path)
+    assert isinstance(found, RknnFile) or "damaged" in found

@@ -9,9 +9,13 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from tests.export.models import bert, padded_inputs
 from tfbert_npu.errors import CheckpointError
-from tfbert_npu.export.source import ExportSource, source_of, tensorflow_reference
+from tfbert_npu.export.graph.model import head_outputs
+from tfbert_npu.export.onnx_file import compare_onnx, export_onnx
+from tfbert_npu.export.samples import random_inputs
+from tfbert_npu.export.source import CLASS_OF_HEAD, ExportSource, source_of, tensorflow_reference
+
+from .models import bert, padded_inputs
 
 
 def test_a_directory_gives_weights_head_and_tokenizer(minilm):
@@ -47,7 +51,7 @@ def test_an_unknown_head_or_thing_is_refused(tmp_path):
         source_of({})
     with pytest.raises(FileNotFoundError):
         source_of(tmp_path / "no" / "such" / "directory")
-    with pytest.raises(FileNotFoundError, match=r"no vocab\.txt"):
+    with pytest.raises(FileNotFoundError, match=r"holds no vocab\.txt"):
         source_of(ExportSource(config, state), tokenizer=tmp_path)
 
 
@@ -106,3 +110,41 @@ def test_a_checkpoint_that_lacks_a_tensor_is_refused(tmp_path, shared):
     config.write_text(json.dumps({**values, "num_hidden_layers": 3}))
     with pytest.raises(CheckpointError, match=r"missing: encoder\.layer\.2"):
         source_of(tmp_path / "m")
+
+
+@pytest.mark.parametrize("head", sorted(set(CLASS_OF_HEAD) - {"encoder"}))
+def test_a_keras_head_is_its_own_reference_and_the_graph_agrees_with_it(head, tmp_path):
+    from tfbert_npu import heads
+    from tfbert_npu.config import BertConfig
+
+    config = BertConfig(
+        vocab_size=60, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=24,
+        max_position_embeddings=24, initializer_range=0.3,
+    )  # fmt: skip
+    labels = {"num_labels": 5} if head in ("sequence_classification", "token_classification") else {}
+    model = getattr(heads, f"Bert{CLASS_OF_HEAD[head]}")(config, **labels)
+    source = source_of(model)
+    assert source.head == head
+    names = head_outputs(head)
+    inputs = random_inputs(config, (3, 10), runs=2)
+    found = compare_onnx(export_onnx(model, tmp_path / "m.onnx"), source, names, inputs, "inside")
+    assert set(found) == set(names)
+    assert max(one.max_abs for one in found.values()) < 1e-5
+    # The same weights without the model: the reference is built again from them.
+    again = tensorflow_reference(ExportSource(source.config, source.state, head))
+    assert again.reference_name == "tensorflow"
+    for name in names:
+        np.testing.assert_allclose(
+            again.reference(inputs[0])[name], source.reference(inputs[0])[name], atol=1e-6
+        )
+
+
+def test_a_causal_encoder_alone_is_refused_instead_of_exported_wrongly():
+    from tfbert_npu.config import BertConfig
+    from tfbert_npu.encoder import BertEncoder
+
+    small = BertConfig(
+        vocab_size=50, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16
+    )
+    with pytest.raises(ValueError, match="export its BertLMHeadModel"):
+        source_of(BertEncoder(small, causal=True))

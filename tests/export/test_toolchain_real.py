@@ -7,8 +7,6 @@ import subprocess
 import numpy as np
 import pytest
 
-from tests.export.models import bert
-from tests.export.test_export_rknn import WIDE
 from tfbert_npu.export.compiler import Signature
 from tfbert_npu.export.graph.model import write_graph
 from tfbert_npu.export.rknn import export_rknn
@@ -16,6 +14,9 @@ from tfbert_npu.export.source import ExportSource
 from tfbert_npu.export.toolchain import find_toolchain, install_toolchain
 from tfbert_npu.export.toolchain.environment import ToolchainError
 from tfbert_npu.export.worker import VendorSession
+
+from .models import bert
+from .test_export_rknn import WIDE
 
 pytestmark = pytest.mark.slow
 

@@ -155,7 +155,7 @@ def test_time_limit_ends_the_process(session):
 
 def test_memory_limit_ends_the_process(session):
     one = session(Limits(memory=300_000_000))
-    with pytest.raises(WorkerError, match="more than the limit of 0.3") as caught:
+    with pytest.raises(WorkerError, match=r"more than the limit of 0\.3") as caught:
         one.build("model.onnx", {"how": "memory"})
     assert caught.value.kind == "memory"
     assert one._process.poll() is not None
@@ -165,7 +165,7 @@ def test_a_killed_worker_is_reported(session):
     one = session()
     one.build("model.onnx", {"how": "well"})
     threading.Timer(0.5, os.kill, (one._process.pid, signal.SIGKILL)).start()
-    with pytest.raises(WorkerError, match="killed by SIGKILL .*ran out of memory"):
+    with pytest.raises(WorkerError, match=r"killed by SIGKILL .*ran out of memory"):
         one.build("model.onnx", {"how": "sleep"})
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tfbert_npu.errors import CheckpointError
-from tfbert_npu.hub.layout import find_layout
+from tfbert_npu.weights.layout import find_layout
 
 FIVE = ["model.safetensors", "pytorch_model.bin", "tf_model.h5", "flax_model.msgpack", "onnx/model.onnx"]
 HF = ["README.md", "config.json", "vocab.txt", "tokenizer.json", "tokenizer_config.json"]

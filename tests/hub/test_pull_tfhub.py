@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,8 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow.core.protobuf import saved_model_pb2
 
 from tfbert_npu import pull_from_hub
+from tfbert_npu.errors import CheckpointError
 from tfbert_npu.weights.names import encoder_rows, pooler_rows
 from tfbert_npu.weights.variables import variable_at
 
@@ -103,6 +107,168 @@ def test_importing_costs_no_tensorflow() -> None:
     code = "import sys, tfbert_npu; tfbert_npu.pull_from_hub; print('tensorflow' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+# -- other exports, made by editing the reference one
+
+
+def edited(reference: Path, directory: Path, edit) -> Path:
+    shutil.copytree(reference, directory)
+    path = directory / "saved_model.pb"
+    message = saved_model_pb2.SavedModel.FromString(path.read_bytes())
+    edit(message.meta_graphs[0])
+    path.write_bytes(message.SerializeToString())
+    return directory
+
+
+def every_node(graph):
+    yield from graph.graph_def.node
+    for function in graph.graph_def.library.function:
+        yield from function.node_def
+
+
+# How the BERTs of TF-Hub's first versions named their variables (tensorflow/models,
+# official/nlp/bert/tf1_checkpoint_converter_lib.py, of 2019 and of 2020).
+OLDER = {
+    "v1": [
+        (r"^word_embeddings/embeddings$", "bert_model/word_embeddings/embeddings"),
+        (r"^position_embedding/embeddings$", "bert_model/embedding_postprocessor/position_embeddings"),
+        (r"^type_embeddings/embeddings$", "bert_model/embedding_postprocessor/type_embeddings"),
+        (r"^embeddings/layer_norm/", "bert_model/embedding_postprocessor/layer_norm/"),
+        (r"^transformer/", "bert_model/encoder/"),
+        (r"self_attention/attention_output/", "self_attention_output/"),
+        (r"^pooler_transform/", "bert_model/pooler_transform/"),
+    ],
+    "v2": [
+        (r"^position_embedding/embeddings$", "position_embedding/position_embeddings"),
+        (r"self_attention/attention_output/", "self_attention_output/"),
+        (r"^bert/cls/predictions/output_bias/bias$", "cls/predictions/output_bias"),
+        (r"^bert/cls/", "cls/"),
+    ],
+    "scoped": [(r"^(?!bert/cls/)", "bert_encoder_v2/")],
+}
+
+
+@pytest.mark.parametrize("version", sorted(OLDER))
+def test_older_names_of_variables(encoder, reference: Path, tmp_path: Path, version: str) -> None:
+    def edit(graph):
+        for node in graph.object_graph_def.nodes:
+            if node.WhichOneof("kind") == "variable" and node.variable.name != "Variable":
+                for pattern, replacement in OLDER[version]:
+                    node.variable.name = re.sub(pattern, replacement, node.variable.name)
+        if version == "v1":
+            for node in every_node(graph):
+                node.name = node.name.replace("transformer/layer_", "encoder/layer_")
+
+    again = pull_from_hub(edited(reference, tmp_path / "older", edit))
+    assert again.config == encoder.config
+    for one, other in zip(again.weights, encoder.weights, strict=True):
+        assert np.array_equal(one, other), one.path
+
+
+@pytest.mark.parametrize("metadata", [True, False])
+def test_without_a_masked_language_model(reference: Path, tmp_path: Path, metadata: bool) -> None:
+    def edit(graph):
+        children = graph.object_graph_def.nodes[0].children
+        for name in ("mlm", "do_lower_case", "vocab_file"):
+            children.remove(next(child for child in children if child.local_name == name))
+
+    directory = edited(reference, tmp_path / "model", edit)
+    if not metadata:
+        (directory / "keras_metadata.pb").unlink()
+    encoder = pull_from_hub(directory)
+    assert encoder.mlm_head is None
+    assert not hasattr(encoder, "vocab_file")
+    with pytest.raises(CheckpointError, match="no vocab_file and do_lower_case"):
+        pull_from_hub(directory, component="preprocessor")
+
+
+@pytest.mark.parametrize(
+    ("ops", "activation"),
+    [
+        (["Relu"], "relu"),
+        (["Sigmoid", "Mul"], "silu"),
+        (["Tanh"], "tanh"),
+        ([], "linear"),
+        (["Erf", "Mul"], "gelu"),
+        (["Erfc", "Mul"], "gelu"),
+        (["Elu"], None),
+    ],
+)
+def test_the_activation_is_the_graphs(reference: Path, tmp_path: Path, ops: list[str], activation) -> None:
+    def edit(graph):
+        for function in graph.graph_def.library.function:
+            for node in [n for n in function.node_def if "/activation/" in n.name]:
+                prefix = node.name.partition("/activation/")[0]
+                function.node_def.remove(node)
+                if node.op == "Tanh":
+                    for op in ops:
+                        function.node_def.add(name=f"{prefix}/activation/{op}", op=op)
+
+    directory = edited(reference, tmp_path / "model", edit)
+    if activation is None:
+        with pytest.raises(CheckpointError, match=r"activation that is not known here \(Elu\); pass trust"):
+            pull_from_hub(directory)
+    else:
+        assert pull_from_hub(directory).config.hidden_act == activation
+
+
+def test_dropout_and_epsilon_are_the_graphs(reference: Path, tmp_path: Path) -> None:
+    def edit(graph):
+        for node in every_node(graph):
+            tensor = node.attr["value"].tensor
+            if "/self_attention/dropout" in node.name and node.name.endswith("GreaterEqual/y"):
+                tensor.float_val[0] = 0.25
+            elif "dropout" in node.name and node.name.endswith("GreaterEqual/y"):
+                tensor.float_val[0] = 0.5
+            elif node.name.endswith("batchnorm/add/y"):
+                tensor.float_val[0] = 1e-6
+
+    config = pull_from_hub(edited(reference, tmp_path / "model", edit)).config
+    assert config.attention_probs_dropout_prob == 0.25
+    assert config.hidden_dropout_prob == 0.5
+    assert config.layer_norm_eps == 1e-6
+
+
+def _norm_first(graph):
+    for node in every_node(graph):
+        if node.name.endswith("layer_0/self_attention/query/einsum/Einsum"):
+            node.input[0] = "transformer/layer_0/self_attention_layer_norm/batchnorm/add_1:z:0"
+
+
+def _output_range(graph):
+    for function in graph.graph_def.library.function:
+        if any("transformer/layer_1/" in node.name for node in function.node_def):
+            function.node_def.add(name="encoder/transformer/layer_1/strided_slice", op="StridedSlice")
+
+
+def _projected(graph):
+    for node in graph.object_graph_def.nodes:
+        if node.variable.name == "pooler_transform/kernel":
+            node.variable.name = "embedding_projection/kernel"
+
+
+def _unknown(graph):
+    for node in graph.object_graph_def.nodes:
+        if node.variable.name == "pooler_transform/kernel":
+            node.variable.name = "mixture/router"
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (_norm_first, r"normalises before attention, not after it \(norm_first\)"),
+        (_output_range, r"gives only some positions of its last layer \(output_range\)"),
+        (_projected, "embeddings narrower than its hidden states"),
+        (_unknown, r"variables that BERT does not have \(mixture/router\)"),
+    ],
+)
+def test_what_is_built_otherwise_is_refused_by_its_part(
+    reference: Path, tmp_path: Path, edit, message
+) -> None:
+    directory = edited(reference, tmp_path / "model", edit)
+    with pytest.raises(CheckpointError, match=rf"{message}.*trust_saved_model=True"):
+        pull_from_hub(directory)
 
 
 # -- the preprocessor

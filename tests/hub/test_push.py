@@ -76,6 +76,21 @@ def test_a_directory_goes_up_as_it_is(hub: FakeHub, tmp_path: Path) -> None:
     assert b"by hand" in files["README.md"]
 
 
+def test_an_artifact_gets_a_card_that_its_manifest_does_not_guard(hub: FakeHub, tmp_path: Path) -> None:
+    model = {"path": "m.rknn", "shapes": [[1, 8]], "sha256": "ab", "platform": "rk3588", "precision": "fp16"}
+    support = [{"path": "README.md", "sha256": "cd"}, {"path": "config.json", "sha256": "ef"}]
+    (tmp_path / "manifest.json").write_text(json.dumps({"models": [model], "support": support}))
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG.to_huggingface()))
+    (tmp_path / "m.rknn").write_bytes(b"RKNN")
+    (tmp_path / "README.md").write_text("left by the export")
+    push_to_hub(tmp_path, "owner/npu", token=hub.token, license="mit")
+    files = hub.repos["owner/npu"].files()
+    assert b"license: mit" in files["README.md"]
+    assert b"| `m.rknn` | rk3588 |" in files["README.md"]
+    assert json.loads(files["manifest.json"]) == {"models": [model], "support": support[1:]}
+    assert (tmp_path / "README.md").read_text() == "left by the export"
+
+
 def test_a_link_out_of_the_directory_is_not_uploaded(hub: FakeHub, tmp_path: Path) -> None:
     (tmp_path / "private").write_text("s")
     model = tmp_path / "model"
@@ -141,21 +156,22 @@ def test_the_card_of_a_classifier(tmp_path: Path) -> None:
 def test_the_card_of_an_artifact(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(CONFIG.to_huggingface()))
     manifest = {
-        "files": {
-            "model_b1_s128.rknn": {
+        "models": [
+            {
+                "path": "model_b1_s128.rknn",
                 "platform": "rk3588",
                 "shapes": [[1, 128]],
                 "precision": "fp16",
                 "sha256": "ab12",
-                "parity": {"pooled_output": {"cosine": 0.99991, "max_abs": 0.0123}},
             }
-        }
+        ],
+        "parity": {"pooled_output": {"cosine": 0.99991, "max_abs": 0.0123}},
     }
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))
     card = make_card(tmp_path, "owner/npu", INFO)
     assert {"rknn", "npu"} <= set(_front_matter(card)["tags"])
     assert "| `model_b1_s128.rknn` | rk3588 | [[1, 128]] | fp16 | ab12 |" in card
-    assert "| `model_b1_s128.rknn` | pooled_output | 0.99991 | 0.0123 |" in card
+    assert "| pooled_output | 0.99991 | 0.0123 |" in card
     assert 'with load_npu(snapshot_download("owner/npu")) as model:' in card
 
 
@@ -163,3 +179,27 @@ def test_a_card_for_broken_files(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(CheckpointError, match=r"config\.json is not JSON"):
         make_card(tmp_path, "owner/x", INFO)
+    (tmp_path / "config.json").unlink()
+    (tmp_path / "manifest.json").write_text('{"models": [3]}')
+    with pytest.raises(CheckpointError, match=r"manifest\.json is no manifest"):
+        make_card(tmp_path, "owner/x", INFO)
+
+
+def test_a_card_by_hand_and_arguments_for_another(hub: FakeHub, tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("by hand")
+    with pytest.raises(ValueError, match=r"has a README\.md of its own; leave out"):
+        push_to_hub(tmp_path, "owner/x", token=hub.token, license="mit")
+    assert not hub.requests
+
+
+def test_the_tokenizer_goes_along(hub: FakeHub, encoder: BertEncoder, minilm: Path) -> None:
+    from tfbert_npu import BertTokenizer
+
+    tokenizer = BertTokenizer.from_pretrained(minilm)
+    push_to_hub(encoder, "owner/small", token=hub.token, preprocessor=tokenizer)
+    layer = pull_from_hub("owner/small", component="preprocessor")
+    assert hub.downloaded() == ["config.json", "tokenizer_config.json", "vocab.txt"]
+    assert layer.vocabulary == tokenizer.vocabulary
+    text = ["Some Text, isn't it?"]
+    for name, ids in tokenizer(text).items():
+        assert np.array_equal(layer(text)[name], ids)

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,24 +13,14 @@ SMALL = (
 
 
 @pytest.fixture(scope="session")
-def shared_data() -> Path:
-    """The folder of shared test data: `$TFBERT_NPU_SHARED`, or `../shared` of the repository root."""
-    root = Path(__file__).resolve().parents[2]
-    folder = Path(os.environ.get("TFBERT_NPU_SHARED", root.parent / "shared"))
-    if not folder.is_dir():
-        pytest.skip(f"shared test data is absent: no folder {folder}")
-    return folder
+def vocabulary_directory(shared: Path) -> Callable[[str], Path]:
+    return lambda name: shared / "data" / "vocab" / name
 
 
 @pytest.fixture(scope="session")
-def vocabulary_directory(shared_data: Path) -> Callable[[str], Path]:
-    return lambda name: shared_data / "data" / "vocab" / name
-
-
-@pytest.fixture(scope="session")
-def golden(shared_data: Path) -> Callable[[str], list[dict]]:
+def golden(shared: Path) -> Callable[[str], list[dict]]:
     def read(name: str) -> list[dict]:
-        text = (shared_data / "data" / "tok" / name).read_text(encoding="utf-8")
+        text = (shared / "data" / "tok" / name).read_text(encoding="utf-8")
         return (
             [json.loads(line) for line in text.split("\n") if line]
             if name.endswith("l")

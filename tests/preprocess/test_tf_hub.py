@@ -22,8 +22,8 @@ class Reference(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def reference(shared_data) -> Reference:
-    folder = shared_data / "reference"
+def reference(shared) -> Reference:
+    folder = shared / "reference"
     document = json.loads((folder / "preprocess_texts.json").read_text())
     texts = [base64.b64decode(text) for text in document["texts"]]
     with np.load(folder / "preprocess_io.npz") as file:

@@ -59,7 +59,7 @@ class SupportFile:
     """A file that the runtime needs beside the network."""
 
     path: str
-    kind: Literal["embeddings", "tokenizer", "config", "report", "card"]
+    kind: Literal["embeddings", "tokenizer", "config", "report"]
     sha256: str
     size: int
 
@@ -136,8 +136,8 @@ class Manifest:
             raise ArtifactError(f"{path} is not JSON ({error}); export or copy it again") from error
         if isinstance(values, dict) and values.get("format_version", 0) != FORMAT_VERSION:
             raise ArtifactError(
-                f"{path} is of format {values.get('format_version')!r}, and this package reads {FORMAT_VERSION}; "
-                "upgrade tfbert-npu or export again"
+                f"{path} is of format {values.get('format_version')!r}, and this package reads "
+                f"{FORMAT_VERSION}; upgrade tfbert-npu or export again"
             )
         _validate(values, path)
         return cls(

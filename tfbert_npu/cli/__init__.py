@@ -18,6 +18,7 @@ _COMMANDS: dict[str, tuple[str, str, str]] = {
     "export": ("tfbert_npu.cli.export", "export", "Write a SavedModel, ONNX, or a directory for the NPU."),
     "toolchain": ("tfbert_npu.cli.toolchain", "toolchain", "Install and find rknn-toolkit2."),
     "inspect": ("tfbert_npu.cli.inspect", "inspect", "Show an exported directory or a .rknn file."),
+    "vocab": ("tfbert_npu.cli.vocab", "vocab", "Train a WordPiece vocabulary on a text file."),
     "train": ("tfbert_npu.cli.train", "train", "Fine-tune a model on a task, or pre-train it on text."),
 }
 

@@ -1,74 +1,47 @@
-"""`README.md` of an artefact directory: a model card with the measured figures."""
+"""`README.md` of an artefact directory: the hub's model card, with the compiler's figures after it."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from tfbert_npu.artifact.manifest import Manifest
-from tfbert_npu.config import BertConfig
+from tfbert_npu.hub.card import CARD, CardInfo, make_card
 
 
-def write_card(directory: Path, manifest: Manifest, config: BertConfig) -> None:
-    """Write the card; what it says comes from the manifest alone."""
-    (directory / "README.md").write_text(_text(directory.name, manifest, config), encoding="utf-8")
+def write_card(directory: Path, name: str, manifest: Manifest) -> None:
+    """Write the card of a directory that holds its `config.json` and `manifest.json`.
+
+    Args:
+        directory: Where the files are.
+        name: What the model is to be called.
+        manifest: The content of `manifest.json`.
+    """
+    text = make_card(directory, name, CardInfo(description=_description(manifest)))
+    (directory / CARD).write_text(f"{text}\n{_costs(manifest)}", encoding="utf-8")
 
 
-def _text(name: str, manifest: Manifest, config: BertConfig) -> str:
-    platform = manifest.build["target_platform"]
-    version = manifest.build["toolkit_version"]
+def _description(manifest: Manifest) -> str:
+    build, gate = manifest.build, manifest.gate
+    return (
+        f"Compiled in {manifest.precision} for {build['target_platform']} by rknn-toolkit2 "
+        f"{build['toolkit_version']}; the board's runtime (librknnrt) must not be older. Agreement was "
+        f"measured in the vendor's simulator against {gate['reference']}, on {gate['inputs']} with "
+        "padding, at real tokens; the figures are those of the worst text."
+    )
+
+
+def _costs(manifest: Manifest) -> str:
     lines = [
-        "---",
-        "library_name: tfbert-npu",
-        f"tags: [rknn, rockchip, npu, {platform}, {config.model_type}]",
-        "---",
-        f"# {config.model_type} for {platform}",
-        "",
-        f"{config.num_hidden_layers} layers of {config.hidden_size}, {manifest.head.replace('_', ' ')}, "
-        f"{manifest.precision}, compiled by rknn-toolkit2 {version}; the board's runtime (librknnrt) must "
-        "not be older.",
-        "",
-        "```python",
-        "from tfbert_npu import BertTokenizer, load_npu",
-        "",
-        'directory = "path/to/this/directory"',
-        "tokenizer = BertTokenizer.from_pretrained(directory)",
-        "with load_npu(directory) as npu:",
-        '    outputs = npu(tokenizer(["A sentence."]))',
-        "```",
-        "",
-        "## Agreement with the model",
-        "",
-        f"Simulator against {manifest.gate['reference']} on {manifest.gate['inputs']} with padding, worst "
-        "case over all shapes.",
-        "",
-        "| output | cosine | largest difference |",
-        "|---|---|---|",
-        *(
-            f"| {name} | {one['cosine']:.6f} | {one['max_abs']:.2g} |"
-            for name, one in manifest.parity.items()
-        ),
-        "",
         "## Cost by the compiler's count",
         "",
-        "For one core; ms at 1 GHz, a lower bound. MB are read and written for one call.",
+        "For one core; ms at 1 GHz, a lower bound. MB are read and written in one call.",
         "",
         "| batch x length | cycles | ms | MB moved | operators on NPU / CPU |",
         "|---|---|---|---|---|",
-        *(
+    ]
+    for shape, cost in manifest.cost.items():
+        lines.append(
             f"| {shape} | {cost['cycles']:.0f} | {cost['milliseconds']:.2f} | {cost['mb_moved']:.1f} | "
             f"{cost['npu_ops']:.0f} / {cost['cpu_ops']:.0f} |"
-            for shape, cost in manifest.cost.items()
-        ),
-        "",
-        "## Files",
-        "",
-        "| file | MB | shapes |",
-        "|---|---|---|",
-        *(
-            f"| {model.path} | {model.size / 2**20:.1f} | "
-            f"{', '.join(f'{b}x{s}' for b, s in model.shapes) or 'any'} |"
-            for model in manifest.models
-        ),
-        "",
-    ]
-    return "\n".join(lines)
+        )
+    return "\n".join(lines) + "\n"

@@ -18,22 +18,11 @@ from tfbert_npu.export.card import write_card
 from tfbert_npu.export.compiler import Signature
 from tfbert_npu.export.cost import Cost
 from tfbert_npu.export.options import RknnOptions, Shape
-from tfbert_npu.export.source import TOKENIZER_FILES, ExportSource
+from tfbert_npu.export.source import CLASS_OF_HEAD, TOKENIZER_FILES, ExportSource
 from tfbert_npu.export.toolchain.environment import Toolchain
 
 COSTS = "cost.json"
 
-_ARCHITECTURES = {
-    "encoder": "Model",
-    "masked_lm": "ForMaskedLM",
-    "causal_lm": "LMHeadModel",
-    "pretraining": "ForPreTraining",
-    "next_sentence": "ForNextSentencePrediction",
-    "sequence_classification": "ForSequenceClassification",
-    "multiple_choice": "ForMultipleChoice",
-    "token_classification": "ForTokenClassification",
-    "question_answering": "ForQuestionAnswering",
-}
 _HF_INPUTS = {
     "input_word_ids": "input_ids",
     "input_mask": "attention_mask",
@@ -45,6 +34,7 @@ _HF_INPUTS = {
 class Exported:
     """All that an export found out."""
 
+    name: str
     source: ExportSource
     options: RknnOptions
     signature: Signature
@@ -64,7 +54,7 @@ class Exported:
 def write_contents(directory: Path, exported: Exported) -> Manifest:
     """Complete a directory that holds the .rknn files and `model.onnx`; the manifest comes last."""
     source, options = exported.source, exported.options
-    support: list[tuple[str, Literal["embeddings", "tokenizer", "config", "report", "card"]]] = []
+    support: list[tuple[str, Literal["embeddings", "tokenizer", "config", "report"]]] = []
     _write_config(directory, exported)
     support.append(("config.json", "config"))
     if options.embeddings == "host":
@@ -77,21 +67,22 @@ def write_contents(directory: Path, exported: Exported) -> Manifest:
                 support.append((name, "tokenizer"))
     rows = {_key(shape): cost.rows() for shape, cost in exported.costs.items()}
     (directory / COSTS).write_text(json.dumps(rows) + "\n", encoding="utf-8")
-    support += [(COSTS, "report"), ("compiler.log", "report"), ("README.md", "card")]
-    manifest = _manifest(directory, exported)
-    write_card(directory, manifest, source.config)
-    manifest = _with_support(
-        manifest,
+    support += [(COSTS, "report"), ("compiler.log", "report")]
+    manifest = _manifest(
+        directory,
+        exported,
         tuple(
             SupportFile(name, kind, sha256_of(directory / name), (directory / name).stat().st_size)
             for name, kind in support
         ),
     )
     manifest.write(directory)
+    # No hash of the card: its author is meant to edit it.
+    write_card(directory, exported.name, manifest)
     return manifest
 
 
-def _manifest(directory: Path, exported: Exported) -> Manifest:
+def _manifest(directory: Path, exported: Exported, support: tuple[SupportFile, ...]) -> Manifest:
     options, signature = exported.options, exported.signature
     models = []
     for name, shapes in [*options.files(), ("model.onnx", ())]:
@@ -117,7 +108,7 @@ def _manifest(directory: Path, exported: Exported) -> Manifest:
         layout=options.layout,
         precision=options.precision,
         models=tuple(models),
-        support=(),
+        support=support,
         source_sha256=exported.source_sha256,
         parity=gate.summary(worst),
         gate={
@@ -143,17 +134,11 @@ def _manifest(directory: Path, exported: Exported) -> Manifest:
     )
 
 
-def _with_support(manifest: Manifest, support: tuple[SupportFile, ...]) -> Manifest:
-    import dataclasses
-
-    return dataclasses.replace(manifest, support=support)
-
-
 def _write_config(directory: Path, exported: Exported) -> None:
     """`config.json` with rk-transformers' "rknn" block: relative path -> settings of that file."""
     config, options = exported.source.config, exported.options
     family = "DistilBert" if config.model_type == "distilbert" else "Bert"
-    values = config.to_huggingface(family + _ARCHITECTURES[exported.source.head])
+    values = config.to_huggingface(family + CLASS_OF_HEAD[exported.source.head])
     values["rknn"] = {name: _rknn_block(exported, shapes) for name, shapes in options.files()}
     text = json.dumps(values, indent=2, ensure_ascii=False)
     (directory / "config.json").write_text(text + "\n", encoding="utf-8")

@@ -163,7 +163,7 @@ def export_rknn(
         run.calibration = _calibration(run, calibration)
     with _evidence(target) as failed, staged(target, overwrite=overwrite) as staging:
         try:
-            manifest = _export(run, staging, user_string)
+            manifest = _export(run, staging, target.name, user_string)
         except (gate.GateError, WorkerError, StrictError) as error:
             shutil.rmtree(failed, ignore_errors=True)
             failed.mkdir(parents=True)
@@ -177,7 +177,7 @@ def export_rknn(
     return manifest
 
 
-def _export(run: _Run, staging: Path, user_string: str) -> Manifest:
+def _export(run: _Run, staging: Path, name: str, user_string: str) -> Manifest:
     options, source = run.options, run.source
     started = time.monotonic()
     run.say("writing ONNX")
@@ -214,9 +214,9 @@ def _export(run: _Run, staging: Path, user_string: str) -> Manifest:
     costs: dict[Shape, Cost] = {}
     agreements: dict[Shape, dict[str, gate.Agreement]] = {}
     peak = 0
-    for name, shapes in options.files():
+    for file, shapes in options.files():
         with VendorSession(run.toolchain, staging / _LOG, run.limits) as session:
-            run.say(f"compiling {name} for {', '.join(f'{b}x{s}' for b, s in shapes)}")
+            run.say(f"compiling {file} for {', '.join(f'{b}x{s}' for b, s in shapes)}")
             calibration = None
             if run.calibration is not None:
                 calibration = prepared(source, run.calibration, options.embeddings)
@@ -224,14 +224,15 @@ def _export(run: _Run, staging: Path, user_string: str) -> Manifest:
             for shape in shapes:
                 run.say(f"simulating {shape[0]}x{shape[1]}")
                 agreements[shape] = _gate(run, session, signature, onnx_path, inputs[shape], staging)
-            session.export(staging / name)
+            session.export(staging / file)
             peak = max(peak, session.peak_memory)
-        _check_header(staging / name, run, custom)
+        _check_header(staging / file, run, custom)
     _check_targets(run, costs)
     run.say("writing the directory")
     return write_contents(
         staging,
         Exported(
+            name=name,
             source=source,
             options=options,
             signature=signature,

@@ -32,8 +32,7 @@ def export_saved_model(
     - A `BertPreprocessor`: the root takes a string tensor [None]; `.tokenize`,
       `.tokenize_with_offsets`, `.bert_pack_inputs` and their `.get_special_tokens_dict()` as TF-Hub's. A
       process that loads it must import tensorflow_text first.
-    - Any other built Keras model with a dict of inputs, such as a task head: its `__call__`, with
-      `training`.
+    - A task head, or a functional Keras model: its `__call__`, with `training`.
 
     The directory is there whole or not at all, and an existing one is not touched.
 
@@ -66,6 +65,7 @@ def _root(
     layer: Any, vocab_file: Any, do_lower_case: bool | None, scratch: Path
 ) -> tuple[Any, dict[str, Any]]:
     from tfbert_npu.encoder import BertEncoder
+    from tfbert_npu.heads.base import BertHead
     from tfbert_npu.preprocess import BertPreprocessor
 
     if getattr(layer, "runs_on", None) not in (None, "tf"):
@@ -73,7 +73,9 @@ def _root(
     if isinstance(layer, BertPreprocessor):
         from tfbert_npu.export.saved_preprocessor import preprocessor_root
 
-        return preprocessor_root(layer)
+        return preprocessor_root(layer, scratch)
+    if isinstance(layer, BertHead):
+        return _head_root(layer)
     if isinstance(layer, BertEncoder):
         return _encoder_root(layer, vocab_file, do_lower_case, scratch)
     return _model_root(layer)
@@ -110,6 +112,19 @@ def _encoder_variables(encoder: Any) -> list[Any]:
     """The encoder's variables without its MLM head's, which are `.mlm`'s alone, as in TF-Hub."""
     head = {id(v) for v in encoder.mlm_head.variables} if encoder.mlm_head is not None else set()
     return [variable for variable in encoder.variables if id(variable) not in head]
+
+
+def _head_root(head: Any) -> tuple[Any, dict[str, Any]]:
+    """A task head; its inputs are the encoder's, [B, C, S] for multiple choice."""
+    import tensorflow as tf
+
+    from tfbert_npu.heads import BertForMultipleChoice
+
+    head.build()
+    inputs = list(ENCODER_INPUTS if head.config.type_vocab_size else ENCODER_INPUTS[:2])
+    shape = [None] * (3 if isinstance(head, BertForMultipleChoice) else 2)
+    specs = {name: tf.TensorSpec(shape, tf.int32, name) for name in inputs}
+    return _callable_root(head, specs, list(head.variables)), {"serving_default": _signature(head, specs)}
 
 
 def _model_root(model: Any) -> tuple[Any, dict[str, Any]]:

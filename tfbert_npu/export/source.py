@@ -6,37 +6,38 @@ import json
 import os
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tfbert_npu.config import BertConfig
-from tfbert_npu.export.graph.model import Head, head_outputs
+from tfbert_npu.export.graph.model import Head, check_head, head_outputs
 from tfbert_npu.repository import local_directory
 from tfbert_npu.weights.safetensors_files import read_tensors
 from tfbert_npu.weights.state import State, check_state, has_pooler, to_state
 
 Reference = Callable[[Mapping[str, np.ndarray]], Mapping[str, Any]]
 
-TOKENIZER_FILES = ("vocab.txt", "tokenizer_config.json", "special_tokens_map.json")
+_VOCABULARIES = ("vocab.txt", "tokenizer.json")
+TOKENIZER_FILES = (*_VOCABULARIES, "tokenizer_config.json", "special_tokens_map.json")
 _WANTED = ("config.json", "*.safetensors", "model.safetensors.index.json", *TOKENIZER_FILES)
 
 FLOAT16_MAX = 65504.0
 
-# transformers' class names, as in config.json's "architectures".
-_HEAD_OF_CLASS: dict[str, Head] = {
-    "Model": "encoder",
-    "ForMaskedLM": "masked_lm",
-    "LMHeadModel": "causal_lm",
-    "ForPreTraining": "pretraining",
-    "ForNextSentencePrediction": "next_sentence",
-    "ForSequenceClassification": "sequence_classification",
-    "ForMultipleChoice": "multiple_choice",
-    "ForTokenClassification": "token_classification",
-    "ForQuestionAnswering": "question_answering",
+CLASS_OF_HEAD: dict[Head, str] = {
+    "encoder": "Model",
+    "masked_lm": "ForMaskedLM",
+    "causal_lm": "LMHeadModel",
+    "pretraining": "ForPreTraining",
+    "next_sentence": "ForNextSentencePrediction",
+    "sequence_classification": "ForSequenceClassification",
+    "multiple_choice": "ForMultipleChoice",
+    "token_classification": "ForTokenClassification",
+    "question_answering": "ForQuestionAnswering",
 }
+"""transformers' class for each head, without "Bert" or "DistilBert" before it."""
 
 
 @dataclass(frozen=True)
@@ -84,11 +85,9 @@ def source_of(
     else:
         source = _from_keras(model)
     if head is not None and head != source.head:
-        source = ExportSource(source.config, source.state, head, source.tokenizer)
+        source = replace(source, head=head, reference=None, reference_name="")
     if directory is not None:
-        source = ExportSource(
-            source.config, source.state, source.head, directory, source.reference, source.reference_name
-        )
+        source = replace(source, tokenizer=directory)
     check_numbers(source.state)
     return source
 
@@ -121,34 +120,48 @@ def _from_directory(model: str | os.PathLike[str], head: Head | None) -> ExportS
 
     rows = [*encoder_rows(config), *(pooler_rows(config) if has_pooler(state, config) else ())]
     check_state(state, rows, config)
-    has_vocabulary = (directory / "vocab.txt").is_file()
-    return ExportSource(config, state, head, directory if has_vocabulary else None)
+    return ExportSource(config, state, head, directory if _has_vocabulary(directory) else None)
+
+
+def _has_vocabulary(directory: Path) -> bool:
+    return any((directory / name).is_file() for name in _VOCABULARIES)
 
 
 def _head_in(path: Path) -> Head:
     architectures = json.loads(path.read_text(encoding="utf-8-sig")).get("architectures") or ["BertModel"]
-    name = str(architectures[0])
-    for prefix in ("DistilBert", "Bert"):
-        if name.startswith(prefix) and name.removeprefix(prefix) in _HEAD_OF_CLASS:
-            return _HEAD_OF_CLASS[name.removeprefix(prefix)]
-    return "encoder"
+    return _head_of_class(str(architectures[0])) or "encoder"
+
+
+def _head_of_class(name: str) -> Head | None:
+    suffix = name.removeprefix("Distil").removeprefix("Bert")
+    return next((head for head, known in CLASS_OF_HEAD.items() if known == suffix), None)
 
 
 def _from_keras(model: Any) -> ExportSource:
-    encoder_module = sys.modules.get("tfbert_npu.encoder")
-    if encoder_module is None:  # then it cannot be one of ours
+    if "tfbert_npu.encoder" not in sys.modules:  # then it cannot be one of ours
         raise ValueError(_strange(model))
+    from tfbert_npu.encoder import BertEncoder
+    from tfbert_npu.heads import BertForMaskedLM
+    from tfbert_npu.heads.base import BertHead
     from tfbert_npu.mlm import MaskedLMEncoder
+    from tfbert_npu.weights.names import head_rows
     from tfbert_npu.weights.variables import extract, rows_of
 
-    if isinstance(model, encoder_module.BertEncoder):
+    if isinstance(model, MaskedLMEncoder):
+        model = BertForMaskedLM(model.encoder)  # the same variables
+    if isinstance(model, BertEncoder):
+        if model.causal:
+            raise ValueError("a causal encoder cannot be exported alone; export its BertLMHeadModel")
         model.build()
         state = extract(model, [row for row in rows_of(model) if not row.attribute.startswith("mlm_head.")])
         return ExportSource(model.config, state, "encoder", None, _keras_reference(model), "tensorflow")
-    if isinstance(model, MaskedLMEncoder):
-        model.build()
-        return ExportSource(model.encoder.config, extract(model.encoder, rows_of(model.encoder)), "masked_lm")
-    raise ValueError(_strange(model))
+    head = _head_of_class(getattr(model, "architecture", "")) if isinstance(model, BertHead) else None
+    if head is None:
+        raise ValueError(_strange(model))
+    model.build()
+    state = extract(model.encoder, rows_of(model.encoder))
+    state |= extract(model, [row for part in model.parts for row in head_rows(part)])
+    return ExportSource(model.config, state, head, None, _head_reference(model, head), "tensorflow")
 
 
 def _strange(model: Any) -> str:
@@ -159,35 +172,71 @@ def _strange(model: Any) -> str:
 
 
 def tensorflow_reference(source: ExportSource) -> ExportSource:
-    """The source with our Keras encoder as its reference, if it has none and TensorFlow is installed.
+    """The source with our Keras model as its reference, if it has none and TensorFlow is installed.
 
-    A head without a Keras model here keeps none; its reference is then ONNX in float32.
+    Raises:
+        ValueError: The weights lack the head's.
     """
-    if source.reference is not None or source.head != "encoder":
+    check_head(source.state, source.head)
+    if source.reference is not None:
         return source
     try:
+        from tfbert_npu import heads
         from tfbert_npu.encoder import BertEncoder
     except ImportError:
         return source
+    from tfbert_npu.weights.head_files import build_head
     from tfbert_npu.weights.variables import assign, rows_of
 
-    pooler = has_pooler(source.state, source.config)
-    encoder = BertEncoder(source.config, add_pooler=pooler, dtype="float32")
-    encoder.build()
-    assign(encoder, rows_of(encoder), source.state)
-    return ExportSource(
-        source.config, source.state, source.head, source.tokenizer, _keras_reference(encoder), "tensorflow"
-    )
+    if source.head == "encoder":
+        encoder = BertEncoder(
+            source.config, add_pooler=has_pooler(source.state, source.config), dtype="float32"
+        )
+        encoder.build()
+        assign(encoder, rows_of(encoder), source.state)
+        reference = _keras_reference(encoder)
+    else:
+        cls = getattr(heads, f"Bert{CLASS_OF_HEAD[source.head]}")
+        classifier = source.state.get("classifier.weight")
+        # One label per row of the classifier, also where a configuration says nothing of labels.
+        labels = None if classifier is None or source.head == "multiple_choice" else len(classifier)
+        model = build_head(
+            cls, source.config, dict(source.state), Path("the model"), num_labels=labels, dtype="float32"
+        )
+        reference = _head_reference(model, source.head)
+    return replace(source, reference=reference, reference_name="tensorflow")
 
 
 def _keras_reference(encoder: Any) -> Reference:
     from keras.ops import convert_to_numpy
 
     def call(inputs: Mapping[str, np.ndarray]) -> dict[str, Any]:
-        outputs = encoder(dict(inputs), training=False)
+        outputs = encoder(_encoder_inputs(inputs), training=False)
         named = {name: convert_to_numpy(outputs[name]) for name in ("pooled_output", "sequence_output")}
         for index, value in enumerate(outputs["encoder_outputs"]):
             named[f"encoder_outputs_{index}"] = convert_to_numpy(value)
         return named
 
     return call
+
+
+def _head_reference(model: Any, head: Head) -> Reference:
+    from keras.ops import convert_to_numpy
+
+    names = head_outputs(head)
+    encode = _keras_reference(model.encoder)
+
+    def call(inputs: Mapping[str, np.ndarray]) -> dict[str, Any]:
+        given = dict(inputs)
+        if head == "multiple_choice":  # rows of the batch are choices, each of a question of its own
+            given = {name: value[:, None] for name, value in inputs.items()}
+        outputs = model(given, training=False)
+        if not isinstance(outputs, Mapping):
+            outputs = {names[0]: outputs}
+        return {**encode(inputs), **{name: convert_to_numpy(outputs[name]) for name in names}}
+
+    return call
+
+
+def _encoder_inputs(inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {name: value for name, value in inputs.items() if name != "masked_lm_positions"}

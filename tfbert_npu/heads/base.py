@@ -218,11 +218,11 @@ class BertHead(keras.Model):
         """
         from tfbert_npu.repository import local_directory
         from tfbert_npu.weights.head_files import load_head
-        from tfbert_npu.weights.pretrained import WANTED_FILES
+        from tfbert_npu.weights.pretrained import wanted_files
 
         directory = local_directory(
             dir_or_repo,
-            WANTED_FILES,
+            wanted_files,
             revision=revision,
             token=token,
             cache_dir=cache_dir,

@@ -11,6 +11,7 @@ from typing import Any
 from tfbert_npu.errors import CheckpointError
 
 CARD = "README.md"
+MANIFEST = "manifest.json"
 
 # Names of tasks on the hub (huggingface.co/tasks) by transformers' class suffix.
 _TASKS = {
@@ -57,10 +58,10 @@ def make_card(directory: Path, repo_id: str, info: CardInfo) -> str:
     """The text of README.md for a directory of model files, written by us or by transformers.
 
     Raises:
-        CheckpointError: `config.json` or `manifest.json` is not a JSON object.
+        CheckpointError: `config.json` or `manifest.json` is not a JSON object, or not of the right form.
     """
     config = _read_json(directory / "config.json")
-    manifest = _read_json(directory / "manifest.json")
+    manifest = _read_json(directory / MANIFEST)
     architecture = _architecture(config)
     task = _task(architecture)
     parts = [
@@ -69,7 +70,7 @@ def make_card(directory: Path, repo_id: str, info: CardInfo) -> str:
         info.description.strip(),
         _facts(config, architecture, task, info),
         _metrics(info.metrics),
-        _artifact(manifest),
+        _artifact_of(directory, manifest),
         _usage(repo_id, architecture, task, is_npu=bool(manifest)),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -117,27 +118,33 @@ def _metrics(metrics: Mapping[str, float]) -> str:
     return "## Metrics\n\n" + _table(("Metric", "Value"), [(k, f"{v:.6g}") for k, v in metrics.items()])
 
 
+def _artifact_of(directory: Path, manifest: Mapping[str, Any]) -> str:
+    try:
+        return _artifact(manifest)
+    except (AttributeError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{directory / MANIFEST} is no manifest of an artefact ({error!r})") from error
+
+
 def _artifact(manifest: Mapping[str, Any]) -> str:
     """The files for the NPU and how far their outputs were from the original's, as measured at export."""
-    files = manifest.get("files")
-    if not files:
+    models = manifest.get("models")
+    if not models:
         return ""
-    entries = files.items() if isinstance(files, dict) else ((str(f.get("path")), f) for f in files)
-    rows, parity = [], []
-    for name, entry in entries:
-        shapes = entry.get("shapes") or entry.get("shape") or ""
-        platform = entry.get("platform") or manifest.get("platform", "")
-        rows.append(
-            (f"`{name}`", platform, json.dumps(shapes), entry.get("precision", ""), entry.get("sha256", ""))
+    rows = [
+        (
+            f"`{m['path']}`",
+            m.get("platform") or "",
+            json.dumps(m["shapes"]),
+            m.get("precision") or "",
+            m["sha256"],
         )
-        for output, measured in (entry.get("parity") or {}).items():
-            parity.append((f"`{name}`", output, measured.get("cosine", ""), measured.get("max_abs", "")))
+        for m in models
+    ]
     text = "## Files for the NPU\n\n" + _table(("File", "Platform", "Shapes", "Precision", "sha256"), rows)
-    for output, measured in (manifest.get("parity") or {}).items():
-        parity.append(("", output, measured.get("cosine", ""), measured.get("max_abs", "")))
+    parity = [(name, one["cosine"], one["max_abs"]) for name, one in manifest.get("parity", {}).items()]
     if parity:
-        header = ("File", "Output", "Cosine", "Largest difference")
-        text += "\n\nMeasured against the original at export:\n\n" + _table(header, parity)
+        table = _table(("Output", "Cosine", "Largest difference"), parity)
+        text += f"\n\nMeasured against the original at export, worst case over all shapes:\n\n{table}"
     return text
 
 

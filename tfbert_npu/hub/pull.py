@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
 from tfbert_npu.errors import CheckpointError, require
-from tfbert_npu.hub.layout import Component, Layout, find_layout
 from tfbert_npu.repository import list_files, local_directory
+from tfbert_npu.weights.layout import Component, Layout, find_layout
 
 
 def pull_from_hub(
@@ -37,7 +37,8 @@ def pull_from_hub(
       SavedModel has one.
     - A TF-Hub preprocessor: a `BertPreprocessor` of dialect `"tf_text"` with the published casing and default
       seq_length. `component="preprocessor"` makes one from an encoder's vocabulary as well.
-    - Google's TensorFlow 1 checkpoint: as Hugging Face.
+    - Google's TensorFlow 1 checkpoint: as Hugging Face; `component="model"` gives the class whose weights it
+      holds, such as `BertForPreTraining`.
     - `pytorch_model.bin` alone: only where PyTorch is installed, with its tensors-only loader.
     - Any other TF2 SavedModel: only with `trust_saved_model=True`, as a `TrustedSavedModel` that runs the
       SavedModel's own graph.
@@ -129,9 +130,15 @@ def _from_saved_model(folder: Path, component: Component, trust: bool, allow_ops
     try:
         if kind == "preprocessor" and component in ("auto", "preprocessor"):
             spec = read_preprocessor(model)
+            if spec.settings is not None:
+                return _own_preprocessor(spec.vocabulary, spec.settings)
             return _tfhub_preprocessor(spec.vocabulary, spec.lower_case, spec.seq_length)
-        if kind == "encoder" and component in ("auto", "encoder", "preprocessor"):
+        if kind == "encoder":
             checkpoint = read_encoder(model)
+            if component == "model":
+                from tfbert_npu.hub.models import build_model
+
+                return build_model(checkpoint, folder)
             if component == "preprocessor":
                 if checkpoint.vocabulary is None or checkpoint.lower_case is None:
                     raise CheckpointError(f"{folder} has no vocab_file and do_lower_case")
@@ -142,8 +149,8 @@ def _from_saved_model(folder: Path, component: Component, trust: bool, allow_ops
             encoder = build_encoder(BertEncoder, checkpoint.config, checkpoint.state, folder)
             _remember_vocabulary(encoder, checkpoint.vocabulary, checkpoint.lower_case)
             return encoder
-        if component in ("encoder", "preprocessor", "model") and kind != "other":
-            raise ValueError(f"{folder} is a TF-Hub {kind}; it has no {component}")
+        if kind == "preprocessor":
+            raise ValueError(f"{folder} is a TF-Hub preprocessor; it has no {component}")
     except CheckpointError:
         if not trust:
             raise
@@ -162,6 +169,18 @@ def _tfhub_preprocessor(vocabulary: Path, lower_case: bool, seq_length: int) -> 
 
     options = TextOptions(dialect="tf_text", lower_case=lower_case)
     return BertPreprocessor(Vocabulary.from_file(vocabulary), options, seq_length)
+
+
+def _own_preprocessor(vocabulary: Path, settings: Mapping[str, Any]) -> Any:
+    from tfbert_npu.preprocess import BertPreprocessor, Vocabulary
+
+    text = Vocabulary.from_file(vocabulary).to_text()
+    try:
+        return BertPreprocessor.from_config({**settings, "vocabulary": text})
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{vocabulary.parent} holds settings that are not a preprocessor's ({error!r}); export it again"
+        ) from error
 
 
 def _remember_vocabulary(encoder: Any, path: Path | None, lower_case: bool | None) -> None:

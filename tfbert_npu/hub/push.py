@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tfbert_npu.hub.card import CARD, CardInfo, make_card
+from tfbert_npu.hub.card import CARD, MANIFEST, CardInfo, make_card
 from tfbert_npu.repository import file_inside, list_files
 
 
@@ -55,7 +56,8 @@ def push_to_hub(
         Address of the commit.
 
     Raises:
-        ValueError: Neither a model that can be saved nor a directory, or a directory without files.
+        ValueError: Neither a model that can be saved nor a directory, or a directory without files, or one
+            with a README.md of its own together with arguments for a new one.
         CheckpointError: A file is a link out of the directory.
         PermissionError: The token may not write there.
         ConnectionError: The hub cannot be reached.
@@ -69,10 +71,18 @@ def push_to_hub(
         files.update({name: Path(scratch, name) for name in list_files(Path(scratch))})
         if not files:
             raise ValueError(f"{directory} holds no files to upload")
-        if CARD not in files:
-            card = Path(scratch, CARD)
-            card.write_text(make_card(directory, repo_id, info), encoding="utf-8")
-            files[CARD] = card
+        is_artifact = MANIFEST in files
+        if CARD in files and info != CardInfo() and not is_artifact:
+            raise ValueError(
+                f"{directory} has a {CARD} of its own; leave out what is for the card (base_model, license, "
+                "...), or remove the file to have one written"
+            )
+        # The card that an export leaves in an artefact knows neither repository nor licence.
+        if CARD not in files or is_artifact:
+            files[CARD] = Path(scratch, CARD)
+            files[CARD].write_text(make_card(directory, repo_id, info), encoding="utf-8")
+        if is_artifact:
+            files[MANIFEST] = _without_card(files[MANIFEST], Path(scratch, MANIFEST))
         return _upload(files, repo_id, overwrite_card, private, revision, token, commit_message)
 
 
@@ -85,6 +95,14 @@ def _directory_of(model_or_dir: Any, scratch: Path) -> Path:
             f"{model_or_dir!r} is neither a directory nor a model with save_pretrained; pass one of them"
         )
     return Path(model_or_dir)
+
+
+def _without_card(manifest: Path, target: Path) -> Path:
+    """A manifest that does not hold the card to its digest: on the hub, people edit it."""
+    values = json.loads(manifest.read_text(encoding="utf-8"))
+    values["support"] = [entry for entry in values.get("support", ()) if entry.get("path") != CARD]
+    target.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+    return target
 
 
 def _is_hidden(name: str) -> bool:

@@ -41,6 +41,13 @@ class BertAdamW(keras.optimizers.AdamW):
             self.assign_sub(variable, ops.multiply(variable, rate))
         super().update_step(gradient, variable, learning_rate)
 
+    def _get_current_learning_rate(self) -> Any:
+        # Keras asks a schedule for the rate at the number of batches, not of updates, and so runs through it
+        # too fast when gradients are accumulated.
+        if isinstance(self._learning_rate, keras.optimizers.schedules.LearningRateSchedule):
+            return self._learning_rate(self.iterations)
+        return super()._get_current_learning_rate()
+
     def _clip_gradients(self, grads: Any) -> Any:
         # Keras would clip what each replica has found before it knows the sum.
         return grads if self.global_clipnorm else super()._clip_gradients(grads)
@@ -48,7 +55,9 @@ class BertAdamW(keras.optimizers.AdamW):
     def _all_reduce_sum_gradients(self, grads_and_vars: Any) -> Any:
         pairs = list(super()._all_reduce_sum_gradients(grads_and_vars))
         if self.global_clipnorm:
-            clipped, _ = tf.clip_by_global_norm([gradient for gradient, _ in pairs], self.global_clipnorm)
+            # An embedding's gradient lists a row once for each of its words; its norm is that of their sum.
+            dense = [None if gradient is None else tf.convert_to_tensor(gradient) for gradient, _ in pairs]
+            clipped, _ = tf.clip_by_global_norm(dense, self.global_clipnorm)
             pairs = [(gradient, variable) for gradient, (_, variable) in zip(clipped, pairs, strict=True)]
         return pairs
 

@@ -62,7 +62,9 @@ def _read_delimited(
                     )
                 yield rows.line_num, row
         except csv.Error as error:
-            raise ValueError(f"{path} line {rows.line_num}: {error}; mend the quotes there") from error
+            raise ValueError(
+                f"{path} line {rows.reader.line_num}: {error}; mend the quotes there or before"
+            ) from error
         except UnicodeDecodeError as error:
             raise ValueError(f"{path} is not UTF-8 ({error.reason}); convert it") from error
 

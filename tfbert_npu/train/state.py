@@ -36,7 +36,8 @@ def state_variables(model: Any) -> dict[str, keras.Variable]:
 def save_state(path: Path, model: Any, progress: Mapping[str, Any]) -> None:
     """Write variables and progress; `progress` is what JSON can hold."""
     arrays = {
-        name: np.ascontiguousarray(keras.ops.convert_to_numpy(v))
+        # not ascontiguousarray, which makes a vector of a scalar
+        name: np.array(keras.ops.convert_to_numpy(v), order="C")
         for name, v in state_variables(model).items()
     }
     with replacing(path) as temporary:

@@ -9,13 +9,14 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
+from typing import get_args
 
 import numpy as np
 
 from tfbert_npu.config import BertConfig
 from tfbert_npu.errors import CheckpointError
 from tfbert_npu.weights.checkpoint import Checkpoint, read_variables, variable_shapes
-from tfbert_npu.weights.names import Row, encoder_rows, mlm_rows, pooler_rows
+from tfbert_npu.weights.names import HeadPart, encoder_rows, head_rows, mlm_rows, pooler_rows
 
 CONFIG = "bert_config.json"
 
@@ -25,16 +26,6 @@ _TRAINING = re.compile(
     r"|/(adam_m|adam_v|lamb_m|lamb_v|Adam|Adam_1|AdamWeightDecayOptimizer(_1)?|LAMBOptimizer(_1)?)$"
     r"|^(good_steps|current_loss_scale|loss_scale.*|training_step)$"
 )
-
-# All of them are [out, in] or [out] as they are.
-_HEADS = {
-    "cls/seq_relationship/output_weights": "cls.seq_relationship.weight",
-    "cls/seq_relationship/output_bias": "cls.seq_relationship.bias",
-    "output_weights": "classifier.weight",
-    "output_bias": "classifier.bias",
-    "cls/squad/output_weights": "qa_outputs.weight",
-    "cls/squad/output_bias": "qa_outputs.bias",
-}
 
 
 def read_google(directory: Path, prefix: str | None = None) -> Checkpoint:
@@ -55,9 +46,10 @@ def read_google(directory: Path, prefix: str | None = None) -> Checkpoint:
     files = [path.name for path in directory.iterdir()]
     path = directory / (prefix or find_prefix(files))
     shapes = variable_shapes(path)
-    rows = {row.google: row for row in (*encoder_rows(config), *pooler_rows(config), *mlm_rows())}
+    heads = [row for part in get_args(HeadPart) for row in head_rows(part)]
+    rows = {row.google: row for row in (*encoder_rows(config), *pooler_rows(config), *mlm_rows(), *heads)}
     names = [name for name in shapes if not _TRAINING.search(name)]
-    unknown = sorted(name for name in names if name not in rows and name not in _HEADS)
+    unknown = sorted(name for name in names if name not in rows)
     if unknown:
         shown = ", ".join(unknown[:8]) + (f" and {len(unknown) - 8} more" if len(unknown) > 8 else "")
         raise CheckpointError(
@@ -66,7 +58,9 @@ def read_google(directory: Path, prefix: str | None = None) -> Checkpoint:
         )
     state = {}
     for name, value in read_variables(path, names).items():
-        state[_HEADS[name] if name in _HEADS else rows[name].name] = _oriented(value, rows.get(name))
+        row = rows[name]
+        turned = row.is_kernel and not row.google_out_in and value.ndim == 2
+        state[row.name] = np.ascontiguousarray(value.T) if turned else value
     vocabulary = directory / "vocab.txt"
     return Checkpoint(config, state, vocabulary if vocabulary.is_file() else None)
 
@@ -91,9 +85,3 @@ def find_prefix(files: Sequence[str]) -> str:
         f"there are several checkpoints ({', '.join(found)}); leave the one that is wanted in a directory of "
         "its own with bert_config.json"
     )
-
-
-def _oriented(value: np.ndarray, row: Row | None) -> np.ndarray:
-    if row is not None and row.is_kernel and value.ndim == 2:
-        return np.ascontiguousarray(value.T)
-    return value

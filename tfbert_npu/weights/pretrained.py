@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,21 @@ from safetensors.numpy import save_file
 from tfbert_npu.config import BertConfig
 from tfbert_npu.errors import CheckpointError
 from tfbert_npu.files import replacing
+from tfbert_npu.weights.layout import find_layout
 from tfbert_npu.weights.names import Row, encoder_rows, pooler_rows
-from tfbert_npu.weights.safetensors_files import INDEX, SINGLE, read_tensors
+from tfbert_npu.weights.safetensors_files import SINGLE, read_tensors
 from tfbert_npu.weights.state import State, check_state, has_mlm_head, has_pooler, to_state
 from tfbert_npu.weights.variables import assign, extract, rows_of
 
-WANTED_FILES = ("config.json", "*.safetensors", INDEX)
+
+def wanted_files(files: Sequence[str]) -> list[str]:
+    """The files of a repository that `from_pretrained` reads: one form of weights, and what describes it."""
+    try:
+        layout = find_layout(files, "encoder")
+    except CheckpointError:
+        return [name for name in files if name == "config.json"]  # the reader says what it lacks
+    chosen = layout.files if layout.form == "huggingface" and not layout.folder else ("config.json",)
+    return [name for name in chosen if name == "config.json" or ".safetensors" in name]
 
 
 def load_encoder(

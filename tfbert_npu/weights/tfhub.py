@@ -6,8 +6,9 @@ and `/4`, `small_bert` and `experts`; and its ancestors, which made `/1` and `/2
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -117,11 +118,15 @@ def _own_suffix(name: str) -> str:
 
 @dataclass(frozen=True)
 class PreprocessorSpec:
-    """What a TF-Hub preprocessor does: its vocabulary, its casing, its default length."""
+    """What a preprocessor does: its vocabulary, its casing, its default length.
+
+    `settings` is what `export_saved_model` wrote of a `BertPreprocessor`, None for a published one.
+    """
 
     vocabulary: Path
     lower_case: bool
     seq_length: int
+    settings: Mapping[str, Any] | None = None
 
 
 def read_preprocessor(model: SavedModel) -> PreprocessorSpec:
@@ -130,6 +135,8 @@ def read_preprocessor(model: SavedModel) -> PreprocessorSpec:
     Raises:
         CheckpointError: It is not a WordPiece preprocessor of the published form.
     """
+    if model.child(0, CONFIG_ASSET) is not None:
+        return _read_own_preprocessor(model)
     ops = {node.op for node in model.ops()}
     if not any("WordpieceTokenize" in op or "FastBertNormalize" in op for op in ops):
         raise CheckpointError(
@@ -142,6 +149,19 @@ def read_preprocessor(model: SavedModel) -> PreprocessorSpec:
         lower_case="CaseFoldUTF8" in ops,
         seq_length=_seq_length(model),
     )
+
+
+def _read_own_preprocessor(model: SavedModel) -> PreprocessorSpec:
+    path, vocabulary = model.asset(CONFIG_ASSET), model.asset("vocab_file")
+    if path is None or vocabulary is None:
+        raise CheckpointError(f"{model.directory} lacks its vocabulary or settings; export it again")
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8"))
+        return PreprocessorSpec(
+            vocabulary, bool(settings["lower_case"]), int(settings["seq_length"]), dict(settings)
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path} holds no settings of a preprocessor; export it again") from error
 
 
 def _seq_length(model: SavedModel) -> int:

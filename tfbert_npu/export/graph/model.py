@@ -83,6 +83,17 @@ def head_outputs(head: Head) -> tuple[str, ...]:
     return _HEAD_OUTPUTS[head]
 
 
+def check_head(state: State, head: Head) -> None:
+    """Refuse weights that lack the head's.
+
+    Raises:
+        ValueError: A tensor is missing.
+    """
+    lacking = [name for name in _HEAD_TENSORS[head] if name not in state]
+    if lacking:
+        raise ValueError(f"the weights have no {head} head: {', '.join(lacking)} is missing")
+
+
 def output_names(config: BertConfig, head: Head, outputs: Sequence[str] | None) -> tuple[str, ...]:
     """The outputs asked for, `encoder_outputs` spelled out, checked.
 
@@ -121,9 +132,7 @@ def write_graph(
     """
     options = options or GraphOptions()
     names = output_names(config, head, options.outputs)
-    lacking = [name for name in _HEAD_TENSORS[head] if name not in state]
-    if lacking:
-        raise ValueError(f"the weights have no {head} head: {', '.join(lacking)} is missing")
+    check_head(state, head)
     if options.embeddings not in get_args(EmbeddingPlace):
         raise ValueError(f"embeddings must be one of {get_args(EmbeddingPlace)}, got {options.embeddings!r}")
     _check_length(config, options)

@@ -1,4 +1,4 @@
-"""Stand-in for torch: the two names that rknn-toolkit2 takes on import, and an error for any other."""
+"""Stand-in for torch: the names that rknn-toolkit2 takes on import, and an error for any other."""
 
 __version__ = "0.0.0+standin"
 
@@ -9,6 +9,10 @@ class no_grad:  # noqa: N801 - torch's own name
     def __call__(self, function):
         """Return the function as it is."""
         return function
+
+
+class Tensor:
+    """Stands in annotations of rknn-toolkit2 2.3.2."""
 
 
 def __getattr__(name):

@@ -1,0 +1,52 @@
+"""A tokenizer's files in Hugging Face's layout."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from tfbert_npu.files import replacing
+from tfbert_npu.preprocess.options import TextOptions
+from tfbert_npu.preprocess.vocabulary import Vocabulary
+
+_SPECIAL = {
+    "unk_token": "[UNK]",
+    "sep_token": "[SEP]",
+    "pad_token": "[PAD]",
+    "cls_token": "[CLS]",
+    "mask_token": "[MASK]",
+}
+
+
+def save_tokenizer(vocabulary: Vocabulary, options: TextOptions, directory: str | os.PathLike[str]) -> None:
+    """Write `vocab.txt` and `tokenizer_config.json`, which transformers' `BertTokenizer` reads.
+
+    The layout knows no dialect: what was `dialect="tf_text"` has to be loaded with it again.
+
+    Args:
+        vocabulary: The word pieces.
+        options: Switches of the text.
+        directory: Made if need be. Other files in it stay as they are, but a `tokenizer.json` that is there
+            would be read in place of these by others, and so must not be.
+
+    Raises:
+        FileExistsError: The directory holds a `tokenizer.json`.
+    """
+    path = Path(directory)
+    if (path / "tokenizer.json").exists():
+        raise FileExistsError(
+            f"{path} holds a tokenizer.json, which others would read instead of what is saved; remove it"
+        )
+    config = {
+        "tokenizer_class": "BertTokenizer",
+        "do_lower_case": options.lower_case,
+        "strip_accents": options.strip_accents,
+        "tokenize_chinese_chars": options.tokenize_chinese_chars,
+        **{key: token for key, token in _SPECIAL.items() if token in vocabulary.ids},
+    }
+    path.mkdir(parents=True, exist_ok=True)
+    with replacing(path / "vocab.txt") as temporary:
+        temporary.write_text(vocabulary.to_text(), encoding="utf-8", newline="\n")
+    with replacing(path / "tokenizer_config.json") as temporary:
+        temporary.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,135 @@
+"""`tfbert-npu export`, `inspect` and `toolchain`, as a user calls them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+
+def call(*arguments, **environment):
+    return subprocess.run(
+        [sys.executable, "-m", "tfbert_npu", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, **environment},
+    )
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    import transformers
+
+    directory = tmp_path_factory.mktemp("checkpoint")
+    config = transformers.BertConfig(
+        vocab_size=97, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=48,
+        max_position_embeddings=40, num_labels=3,
+    )  # fmt: skip
+    transformers.BertForTokenClassification(config).save_pretrained(directory)
+    return directory
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ("platfrom: rk3588", "unknown options platfrom; known are"),
+        ("- rk3588", "must hold options by name"),
+        ("a: [", "is not YAML"),
+        ("platform: rk9999", "'rk9999' is not one of"),
+        ("shapes: [1-128]", "is no BATCHxLENGTH"),
+    ],
+)
+def test_a_wrong_configuration_file_is_bad_usage(tmp_path, checkpoint, config, message):
+    path = tmp_path / "export.yaml"
+    path.write_text(config)
+    done = call("export", checkpoint, tmp_path / "out", "--config", path)
+    assert done.returncode == 2
+    assert message in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr
+
+
+def test_a_configuration_file_stands_for_every_option_and_flags_go_before_it(tmp_path, checkpoint):
+    path = tmp_path / "export.yaml"
+    path.write_text(f"model: {checkpoint}\nout: {tmp_path / 'm.onnx'}\nformat: onnx\noutputs: [logits]\n")
+    done = call("export", "--config", path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "m.onnx").is_file()
+    again = call("export", "--config", path)
+    assert again.returncode == 1
+    assert "pass --overwrite" in again.stderr
+    wrong = call("export", "--config", path, "--overwrite", "--outputs", "pooled")
+    assert wrong.returncode == 1
+    assert "output 'pooled' is unknown" in wrong.stderr
+
+
+@pytest.mark.parametrize("shapes", ["128", "1x", "x128", "ax1", "1x128,", "-1x128"])
+def test_shapes_are_batch_by_length(tmp_path, checkpoint, shapes):
+    done = call("export", checkpoint, tmp_path / "out", f"--shapes={shapes}")
+    assert done.returncode == 2
+    assert "BATCHxLENGTH" in done.stderr
+
+
+def test_without_a_toolchain_one_line_names_the_command(tmp_path, checkpoint):
+    done = call("export", checkpoint, tmp_path / "out", "--shapes", "1x16", XDG_DATA_HOME=str(tmp_path))
+    assert done.returncode == 1
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("tfbert-npu:")]
+    assert "run `tfbert-npu toolchain install`" in line
+    assert not (tmp_path / "out").exists()
+    status = call("toolchain", "status", XDG_DATA_HOME=str(tmp_path))
+    assert status.returncode == 1
+    assert "toolchain install" in status.stderr
+
+
+def test_inspect_reads_a_file_without_vendor_code(shared):
+    path = shared / "data/rknn/rk_transformers_random_bert/rknn/model_b1_s32_o3.rknn"
+    done = call("inspect", path)
+    assert done.returncode == 0
+    assert "rk3588, rknn-toolkit2 2.3.2, format 6" in done.stdout
+    assert "input input_ids int64 1x32" in done.stdout
+    values = json.loads(call("inspect", path, "--json").stdout)
+    assert values["outputs"] == [{"name": "last_hidden_state", "dtype": "float16", "shape": [1, 32, 32]}]
+    assert call("inspect", path, "--operators").returncode == 2
+
+
+def test_inspect_refuses_what_is_damaged(tmp_path):
+    (tmp_path / "model.rknn").write_bytes(b"RKNN" + bytes(200))
+    done = call("inspect", tmp_path / "model.rknn")
+    assert done.returncode == 1
+    assert "damaged or no .rknn file" in done.stderr
+    assert call("inspect", tmp_path).returncode == 1
+    assert call("inspect", tmp_path / "none").returncode == 2
+
+
+@pytest.mark.slow
+def test_export_and_inspect_a_directory(tmp_path, checkpoint, toolchain):
+    out = tmp_path / "out"
+    done = call("export", checkpoint, out, "--shapes", "1x16,1x32", "--platform", "rk3576", "--json")
+    assert done.returncode == 0, done.stderr
+    assert list(json.loads(done.stdout)["cost"]) == ["1x16", "1x32"]
+    assert "compiling model.rknn for 1x16, 1x32" in done.stderr
+    shown = call("inspect", out, "--operators", "--verify", "--picture", tmp_path / "cost.png", COLUMNS="200")
+    assert shown.returncode == 0, shown.stderr
+    assert "token_classification, fp16, rk3576" in shown.stdout
+    assert "exSDPAttention" in shown.stdout
+    assert (tmp_path / "cost.png").read_bytes().startswith(b"\x89PNG")
+    (out / "config.json").write_text("{}")
+    assert "config.json has 2 bytes" in call("inspect", out, "--verify").stderr
+    kept = call("export", checkpoint, out, "--shapes", "1x16")
+    assert kept.returncode == 1
+    assert "not empty" in kept.stderr
+
+
+@pytest.fixture(scope="session")
+def toolchain():
+    """The environment with rknn-toolkit2, as in tests/export."""
+    from tfbert_npu.export.toolchain import find_toolchain, install_toolchain
+    from tfbert_npu.export.toolchain.environment import ToolchainError
+
+    try:
+        return find_toolchain()
+    except ToolchainError:
+        return install_toolchain()
