@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import numpy as np
@@ -75,14 +76,88 @@ def test_a_graph_that_is_not_the_model_is_refused_and_the_old_file_kept(tmp_path
 
     config, state, _ = bert("BertModel")
     (tmp_path / "m.onnx").write_text("old")
-    write = onnx_file.write_graph
+    write = onnx_file.graph_of
 
-    def wrong(config, state, head, options):
+    def wrong(source, options):
         name = "encoder.layer.1.output.dense.weight"
-        return write(config, {**state, name: -state[name]}, head, options)
+        changed = {**source.state, name: -source.state[name]}
+        return write(dataclasses.replace(source, state=changed), options)
 
-    monkeypatch.setattr(onnx_file, "write_graph", wrong)
+    monkeypatch.setattr(onnx_file, "graph_of", wrong)
     with pytest.raises(GateError, match="the ONNX file is not the model: pooled_output has cosine"):
         export_onnx(ExportSource(config, state), tmp_path / "m.onnx")
     assert (tmp_path / "m.onnx").read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["m.onnx"]
+
+
+def functional_model(build):
+    import keras
+
+    from tfbert_npu.config import BertConfig
+    from tfbert_npu.encoder import BertEncoder
+
+    config = BertConfig(
+        vocab_size=100, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64,
+        max_position_embeddings=40, initializer_range=0.2,
+    )  # fmt: skip
+    names = ("input_word_ids", "input_mask", "input_type_ids")
+    inputs = {name: keras.Input((None,), dtype="int32", name=name) for name in names}
+    return keras.Model(inputs, build(BertEncoder(config)(inputs), inputs))
+
+
+def averaged(outputs, inputs):
+    from keras import layers
+
+    x = layers.Dropout(0.1)(outputs["encoder_outputs"][0])
+    x = layers.Dense(24, activation="relu", bias_initializer="ones")(x)
+    x = layers.GlobalAveragePooling1D()(x)
+    x = layers.Concatenate()([x, outputs["default"], outputs["pooled_output"]])
+    return [layers.Dense(3, name="scores")(x), layers.LayerNormalization(name="normed")(x)]
+
+
+def test_layers_after_the_encoder_are_converted_and_the_encoder_stays_fused(tmp_path):
+    model = functional_model(averaged)
+    with pytest.warns(UserWarning, match="ReduceMean.*may leave unfused or to the CPU"):
+        path = export_onnx(model, tmp_path / "m.onnx")
+    graph = onnx.load(path).graph
+    assert [output.name for output in graph.output] == ["scores", "normed"]
+    kinds = [node.op_type for node in graph.node if not node.name.startswith("head/")]
+    assert kinds.count("LayerNormalization") == 5
+    rng = np.random.default_rng(0)
+    for batch, length in ((1, 7), (3, 12)):
+        mask = np.ones((batch, length), np.int32)
+        mask[-1, 5:] = 0
+        ids = rng.integers(0, 100, (batch, length)).astype(np.int32)
+        inputs = {"input_word_ids": ids, "input_mask": mask, "input_type_ids": mask * 0}
+        (got,) = run_onnx(path, [inputs])
+        scores, normed = model(inputs)
+        np.testing.assert_allclose(got["scores"], scores, atol=1e-4)
+        np.testing.assert_allclose(got["normed"], normed, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("build", "why"),
+    [
+        (lambda outputs, inputs: inputs["input_mask"] * 2, "it holds 0 encoders"),
+        (
+            lambda outputs, inputs: outputs["sequence_output"] * inputs["input_mask"][..., None],
+            "an input goes past the encoder",
+        ),
+    ],
+)
+def test_a_model_of_another_form_is_refused(tmp_path, build, why):
+    with pytest.raises(ValueError, match=why):
+        export_onnx(functional_model(build), tmp_path / "m.onnx")
+
+
+def test_a_model_that_is_not_functional_is_refused(tmp_path):
+    import keras
+
+    import tfbert_npu.encoder  # noqa: F401 - the layers must be there for a model to be taken apart
+
+    class Own(keras.Model):
+        def call(self, inputs):
+            return inputs
+
+    with pytest.raises(ValueError, match="it is not functional"):
+        export_onnx(Own(name="own"), tmp_path / "m.onnx")

@@ -119,6 +119,15 @@ def test_one_dynamic_file_holds_the_weights_once_and_equals_the_static_files(min
         assert dynamic.cost[shape]["cycles"] == pytest.approx(static.cost[shape]["cycles"], rel=0.02)
 
 
+def test_a_wide_feed_forward_block_is_sliced_in_a_dynamic_file(tmp_path):
+    config, state, _ = bert(
+        "BertModel", **{**WIDE, "intermediate_size": 4096, "max_position_embeddings": 128}
+    )
+    shapes = ((1, 64), (1, 128))
+    manifest = export_rknn(ExportSource(config, state), tmp_path / "m", shapes=shapes)
+    assert manifest.build["ffn_slices"] == 8
+
+
 HEADS = [
     ("BertForMaskedLM", "masked_lm", {}, {}),
     ("BertForMaskedLM", "masked_lm", {}, {"masked_positions": 5}),
@@ -213,6 +222,26 @@ def test_plain_int8_is_built_and_its_cost_counted_against_the_int8_rate(minilm, 
     assert manifest.precision == "w8a8"
     with pytest.raises(ValueError, match="needs calibration"):
         export_rknn(minilm, tmp_path / "n", precision="w8a8")
+
+
+def test_a_functional_keras_model_passes_with_its_encoder_fused(tmp_path):
+    import keras
+
+    from tfbert_npu.config import BertConfig
+    from tfbert_npu.encoder import BertEncoder
+
+    config = BertConfig(**WIDE)
+    names = ("input_word_ids", "input_mask", "input_type_ids")
+    inputs = {name: keras.Input((None,), dtype="int32", name=name) for name in names}
+    outputs = BertEncoder(config)(inputs)
+    x = keras.layers.Dense(64, activation="relu")(outputs["sequence_output"])
+    model = keras.Model(inputs, keras.layers.Dense(8, name="tags")(x))
+    manifest = export_rknn(model, tmp_path / "m", shapes=((1, 32),))
+    assert manifest.head == "custom"
+    assert list(manifest.parity) == ["tags"]
+    kinds = [row["kind"] for row in json.loads((tmp_path / "m" / "cost.json").read_text())["1x32"]]
+    assert kinds.count("exSDPAttention") == 2
+    assert kinds.count("exNorm") == 5
 
 
 def test_a_failed_gate_leaves_evidence_and_no_directory(small, tmp_path):

@@ -103,7 +103,7 @@ def _manifest(directory: Path, exported: Exported, support: tuple[SupportFile, .
         )
     worst = gate.worst_of(exported.agreements.values())
     return Manifest(
-        head=exported.source.head,
+        head=exported.source.kind,
         embeddings=options.embeddings,
         layout=options.layout,
         precision=options.precision,

@@ -12,9 +12,9 @@ import numpy as np
 from tfbert_npu.artifact.embeddings import HostEmbeddings
 from tfbert_npu.errors import require
 from tfbert_npu.export.gate import Agreement, GateError, agreement, failures, worst_of
-from tfbert_npu.export.graph.model import Dim, EmbeddingPlace, GraphOptions, Head, output_names, write_graph
+from tfbert_npu.export.graph.model import Dim, EmbeddingPlace, GraphOptions, Head
 from tfbert_npu.export.samples import random_inputs
-from tfbert_npu.export.source import ExportSource, source_of, tensorflow_reference
+from tfbert_npu.export.source import ExportSource, graph_of, outputs_of, source_of, tensorflow_reference
 from tfbert_npu.files import replacing
 
 _ONNX_MIN_COSINE = 0.999999
@@ -66,7 +66,7 @@ def export_onnx(
         embeddings=embeddings,
         masked_positions=masked_positions,
     )
-    graph = write_graph(source.config, source.state, source.head, options)
+    graph = graph_of(source, options)
     target = Path(path)
     with replacing(target) as temporary:
         onnx.save(graph, temporary)
@@ -127,7 +127,7 @@ def _check(path: Path, source: ExportSource, options: GraphOptions) -> None:
     source = tensorflow_reference(source)
     if source.reference is None:
         return
-    names = output_names(source.config, source.head, options.outputs)
+    names = outputs_of(source, options.outputs)
     shape = (
         options.batch if isinstance(options.batch, int) else 2,
         options.length if isinstance(options.length, int) else min(24, source.config.max_position_embeddings),

@@ -25,11 +25,11 @@ from tfbert_npu.export.compiler import Signature, compile_file, custom_string, s
 from tfbert_npu.export.contents import Exported, write_contents
 from tfbert_npu.export.cost import Cost
 from tfbert_npu.export.directory import check_target, staged
-from tfbert_npu.export.graph.model import GraphOptions, Head, write_graph
+from tfbert_npu.export.graph.model import GraphOptions, Head
 from tfbert_npu.export.onnx_file import prepared, run_onnx
 from tfbert_npu.export.options import RknnOptions, Shape, checked_options
 from tfbert_npu.export.samples import TEXTS, Inputs, random_inputs, text_inputs
-from tfbert_npu.export.source import FLOAT16_MAX, ExportSource, source_of, tensorflow_reference
+from tfbert_npu.export.source import FLOAT16_MAX, ExportSource, graph_of, source_of, tensorflow_reference
 from tfbert_npu.export.toolchain.environment import Toolchain, find_toolchain
 from tfbert_npu.export.worker import Limits, VendorSession, WorkerError
 
@@ -181,10 +181,8 @@ def _export(run: _Run, staging: Path, name: str, user_string: str) -> Manifest:
     options, source = run.options, run.source
     started = time.monotonic()
     run.say("writing ONNX")
-    graph = write_graph(
-        source.config,
-        source.state,
-        source.head,
+    graph = graph_of(
+        source,
         GraphOptions(
             outputs=options.outputs,
             embeddings=options.embeddings,
@@ -201,7 +199,7 @@ def _export(run: _Run, staging: Path, name: str, user_string: str) -> Manifest:
     custom = custom_string(
         {
             "tfbert_npu": __version__,
-            "head": source.head,
+            "head": source.kind,
             "embeddings": options.embeddings,
             "precision": options.precision,
             "source_sha256": hashed,

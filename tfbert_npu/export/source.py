@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,15 @@ from typing import Any
 import numpy as np
 
 from tfbert_npu.config import BertConfig
-from tfbert_npu.export.graph.model import Head, check_head, head_outputs
+from tfbert_npu.export.graph.model import (
+    GraphOptions,
+    Head,
+    check_head,
+    head_outputs,
+    output_names,
+    write_graph,
+)
+from tfbert_npu.export.keras_head import KerasHead, attach
 from tfbert_npu.repository import local_directory
 from tfbert_npu.weights.safetensors_files import read_tensors
 from tfbert_npu.weights.state import State, check_state, has_pooler, to_state
@@ -54,6 +63,13 @@ class ExportSource:
     """The model itself: int32 arrays under TF-Hub's input names -> outputs by name, batch first."""
     reference_name: str = ""
     """What computes the reference, such as `"tensorflow"`."""
+    keras_head: KerasHead | None = None
+    """Layers of a functional model after the encoder, in place of one of the known heads."""
+
+    @property
+    def kind(self) -> str:
+        """The head's name for the manifest."""
+        return "custom" if self.keras_head is not None else self.head
 
 
 def source_of(
@@ -85,11 +101,30 @@ def source_of(
     else:
         source = _from_keras(model)
     if head is not None and head != source.head:
-        source = replace(source, head=head, reference=None, reference_name="")
+        source = replace(source, head=head, reference=None, reference_name="", keras_head=None)
     if directory is not None:
         source = replace(source, tokenizer=directory)
     check_numbers(source.state)
     return source
+
+
+def graph_of(source: ExportSource, options: GraphOptions) -> Any:
+    """The ONNX graph of a source (`onnx.ModelProto`)."""
+    if source.keras_head is None:
+        return write_graph(source.config, source.state, source.head, options)
+    if options.outputs is not None or options.masked_positions is not None:
+        raise ValueError("a functional model gives its own outputs; leave out outputs and masked_positions")
+    encoder = write_graph(
+        source.config, source.state, "encoder", replace(options, outputs=source.keras_head.takes)
+    )
+    return attach(encoder, source.keras_head)
+
+
+def outputs_of(source: ExportSource, outputs: Sequence[str] | None) -> tuple[str, ...]:
+    """Names of the outputs of `graph_of`, in their order."""
+    if source.keras_head is not None:
+        return source.keras_head.gives
+    return output_names(source.config, source.head, outputs)
 
 
 def check_numbers(state: Mapping[str, np.ndarray]) -> None:
@@ -140,7 +175,10 @@ def _head_of_class(name: str) -> Head | None:
 def _from_keras(model: Any) -> ExportSource:
     if "tfbert_npu.encoder" not in sys.modules:  # then it cannot be one of ours
         raise ValueError(_strange(model))
+    import keras
+
     from tfbert_npu.encoder import BertEncoder
+    from tfbert_npu.export.keras_head import outputs_by_name, take_apart
     from tfbert_npu.heads import BertForMaskedLM
     from tfbert_npu.heads.base import BertHead
     from tfbert_npu.mlm import MaskedLMEncoder
@@ -155,6 +193,11 @@ def _from_keras(model: Any) -> ExportSource:
         model.build()
         state = extract(model, [row for row in rows_of(model) if not row.attribute.startswith("mlm_head.")])
         return ExportSource(model.config, state, "encoder", None, _keras_reference(model), "tensorflow")
+    if isinstance(model, keras.Model) and not isinstance(model, BertHead):
+        encoder, after = take_apart(model)
+        state = extract(encoder, [r for r in rows_of(encoder) if not r.attribute.startswith("mlm_head.")])
+        reference = functools.partial(outputs_by_name, model)
+        return ExportSource(encoder.config, state, "encoder", None, reference, "tensorflow", after)
     head = _head_of_class(getattr(model, "architecture", "")) if isinstance(model, BertHead) else None
     if head is None:
         raise ValueError(_strange(model))
@@ -166,8 +209,8 @@ def _from_keras(model: Any) -> ExportSource:
 
 def _strange(model: Any) -> str:
     return (
-        f"a {type(model).__name__} cannot be exported; give a BertEncoder, one of the BertFor... models, "
-        "or the directory of a checkpoint"
+        f"a {type(model).__name__} cannot be exported; give a BertEncoder, one of the BertFor... models, a "
+        "functional model on top of an encoder, or the directory of a checkpoint"
     )
 
 

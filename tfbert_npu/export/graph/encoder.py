@@ -126,7 +126,7 @@ def feed_forward(
     if config.intermediate_size % slices:
         raise ValueError(f"ffn_slices {slices} does not divide intermediate_size {config.intermediate_size}")
     width = config.intermediate_size // slices
-    total = ""
+    parts = []
     for index in range(slices):
         part = slice(index * width, (index + 1) * width)
         cut = {
@@ -135,10 +135,13 @@ def feed_forward(
         }
         inner = activation(g, config, f"{name}.intermediate.{index}", linear(g, cut, f"{up}.{index}", x))
         kernel = np.ascontiguousarray(state[f"{down}.weight"][:, part].T)
-        product = g.op("MatMul", f"{down}.{index}", inner, g.constant(f"{down}.{index}.kernel", kernel))
-        addend = total or g.constant(f"{down}.bias", state[f"{down}.bias"])
-        total = g.op("Add", f"{down}.{index}", product, addend)
-    return side_neurons(g, config, state, name, x, total)
+        parts.append(g.op("MatMul", f"{down}.{index}", inner, g.constant(f"{down}.{index}.kernel", kernel)))
+    parts[0] = g.op("Add", f"{down}.bias", parts[0], g.constant(f"{down}.bias", state[f"{down}.bias"]))
+    # Added in pairs: rknn-toolkit2 2.5.0 fails on a chain of five sums (benchmarks/graph_forms.py).
+    while len(parts) > 1:
+        pairs = [parts[index : index + 2] for index in range(0, len(parts), 2)]
+        parts = [g.op("Add", f"{down}.sum", *pair) if len(pair) == 2 else pair[0] for pair in pairs]
+    return side_neurons(g, config, state, name, x, parts[0])
 
 
 def side_neurons(g: GraphBuilder, config: BertConfig, state: State, name: str, x: str, main: str) -> str:

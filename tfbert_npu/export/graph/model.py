@@ -57,8 +57,8 @@ class GraphOptions:
     """What an ONNX graph takes and gives."""
 
     outputs: tuple[str, ...] | None = None
-    """Outputs in their order: the head's logits, `pooled_output`, `sequence_output`, `encoder_outputs` (which
-    stands for `encoder_outputs_0` and so on, one per layer). None: the head's logits, or pooled and sequence
+    """Outputs in order: the head's logits, `pooled_output`, `sequence_output`, `encoder_outputs_0` and so
+    on, one per layer, or `encoder_outputs` for all of these. None: the head's logits, or pooled and sequence
     output of a bare encoder."""
     batch: Dim = "batch"
     """Batch size, or the name of a dynamic one."""
@@ -101,11 +101,12 @@ def output_names(config: BertConfig, head: Head, outputs: Sequence[str] | None) 
         ValueError: One is unknown or asked for twice, or none is.
     """
     own = head_outputs(head)
-    allowed = (*own, *_ENCODER_OUTPUTS, "encoder_outputs")
+    layers = [f"encoder_outputs_{index}" for index in range(config.num_hidden_layers)]
+    allowed = (*own, *_ENCODER_OUTPUTS, "encoder_outputs", *layers)
     names: list[str] = []
     for name in outputs if outputs is not None else own or _ENCODER_OUTPUTS:
         if name == "encoder_outputs":
-            names += [f"encoder_outputs_{index}" for index in range(config.num_hidden_layers)]
+            names += layers
         elif name in allowed:
             names.append(name)
         else:
