@@ -13,7 +13,7 @@ import numpy as np
 Method = Literal["minmax", "mse", "vendor"]
 
 _STEPS = 255
-_SHRINK = np.linspace(1.0, 0.3, 29)
+_SHRINK = np.linspace(1.0, 0.3, 15)
 
 
 def activation_range(values: np.ndarray, method: Method = "mse") -> tuple[float, float]:
@@ -33,8 +33,8 @@ def activation_range(values: np.ndarray, method: Method = "mse") -> tuple[float,
     low, high = min(float(flat.min(initial=0.0)), 0.0), max(float(flat.max(initial=0.0)), 0.0)
     if method == "minmax" or high - low < 1e-9:
         return low, high
-    if flat.size > 400_000:  # every nth is as good an estimate and quicker; n is odd so as to meet all channels
-        flat = np.concatenate([flat[:: flat.size // 200_000 | 1], np.sort(flat)[[0, -1]]])
+    if flat.size > 120_000:  # every nth is as good an estimate and quicker; n is odd so as to meet all channels
+        flat = np.concatenate([flat[:: flat.size // 60_000 | 1], np.sort(flat)[[0, -1]]])
     for _ in range(2):
         low = min((low * shrink for shrink in _SHRINK), key=lambda end: rounding_error(flat, end, high))
         high = min((high * shrink for shrink in _SHRINK), key=lambda end: rounding_error(flat, low, end))

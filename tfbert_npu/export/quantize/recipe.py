@@ -57,8 +57,10 @@ class Recipe:
     always in float16: the compiler counts no cycles for them, or few.
     """
 
-    alpha: float | None = 0.5
-    """SmoothQuant's exponent; None leaves the LayerNorms as they are."""
+    smooth: bool = True
+    """Move the range of LayerNorm's channels into the weights (SmoothQuant)."""
+    alpha: float | None = None
+    """SmoothQuant's exponent; None finds one for each LayerNorm."""
     branches: float | None = 1.0
     """Power of `transforms.level_branches`; None leaves it out."""
     balance: bool = True
@@ -84,7 +86,7 @@ class Recipe:
         if self.balance:
             out = transforms.balance_values(out, config, seen)
             out = transforms.balance_queries_and_keys(out, config, seen)
-        if self.alpha is not None:
+        if self.smooth:
             out = transforms.smooth_layer_norms(out, config, seen, self.alpha)
         out, seen = transforms.split_off_neurons(out, config, seen, self.side_neurons)
         if self.branches is not None:
