@@ -58,7 +58,7 @@ class RknnOptions:
         One in a static file: the compiler's own split costs fewer operators. In a dynamic file as many as
         make the parts fit the compiler's buffer at the greatest length, so that all lengths share weights.
         """
-        if not self.is_dynamic:
+        if not self.is_dynamic or self.precision != "fp16":
             return 1
         longest = max(length for _, length in self.shapes)
         for slices in range(1, config.intermediate_size // 32 + 1):

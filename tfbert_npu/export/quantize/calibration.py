@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 
@@ -98,6 +98,22 @@ def calibration_set(
         encoded = encode(rows, seq_length=length)
         batches.append({name: np.ascontiguousarray(value, np.int32) for name, value in encoded.items()})
     return batches
+
+
+def resized(batches: Sequence[Mapping[str, np.ndarray]], shape: tuple[int, int]) -> list[Inputs]:
+    """Batches [B, S] as batches of another shape: rows regrouped, cut or padded with 0."""
+    batch, length = shape
+    rows = {name: np.concatenate([one[name] for one in batches]) for name in batches[0]}
+    count = len(next(iter(rows.values())))
+    fitted = {
+        name: np.pad(value[:, :length], ((0, -count % batch), (0, max(0, length - value.shape[1]))))
+        for name, value in rows.items()
+    }
+    fitted["input_mask"][count:, 0] = 1  # no row may be all padding
+    return [
+        {name: value[first : first + batch] for name, value in fitted.items()}
+        for first in range(0, count, batch)
+    ]
 
 
 def _check_language(tokenizer: str | os.PathLike[str], encoded: Inputs) -> None:

@@ -87,9 +87,7 @@ def float16_tensors(
     parameters: Mapping[str, Mapping[str, Any]], config: BertConfig, recipe: Recipe
 ) -> set[str]:
     """The tensors of the vendor's YAML that must be float16: all but those of the int8 products."""
-    int8 = {
-        scope for one in operators(config) if one not in recipe.float16 for scope in one.scopes
-    }
+    int8 = {scope for one in operators(config) if one not in recipe.float16 for scope in one.scopes}
     found = set()
     for name, value in parameters.items():
         # Our operators are named scope/type; a name without a slash is a constant or an output.
@@ -110,4 +108,3 @@ def _point_of(tensor: str, config: BertConfig) -> str:
 
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _Dumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
-

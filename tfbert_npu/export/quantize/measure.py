@@ -56,7 +56,12 @@ def quality(
     spearman = None
     if "sequence_output" in expected[0] and texts > 2:
         ours, theirs = (
-            np.concatenate([mean_pooled(a["sequence_output"], b["input_mask"]) for a, b in zip(side, batches, strict=True)])
+            np.concatenate(
+                [
+                    mean_pooled(a["sequence_output"], b["input_mask"])
+                    for a, b in zip(side, batches, strict=True)
+                ]
+            )
             for side in (got, expected)
         )
         spearman = rank_correlation(_similarities(ours), _similarities(theirs))

@@ -33,7 +33,9 @@ def activation_range(values: np.ndarray, method: Method = "mse") -> tuple[float,
     low, high = min(float(flat.min(initial=0.0)), 0.0), max(float(flat.max(initial=0.0)), 0.0)
     if method == "minmax" or high - low < 1e-9:
         return low, high
-    if flat.size > 120_000:  # every nth is as good an estimate and quicker; n is odd so as to meet all channels
+    if (
+        flat.size > 120_000
+    ):  # every nth is as good an estimate and quicker; n is odd so as to meet all channels
         flat = np.concatenate([flat[:: flat.size // 60_000 | 1], np.sort(flat)[[0, -1]]])
     for _ in range(2):
         low = min((low * shrink for shrink in _SHRINK), key=lambda end: rounding_error(flat, end, high))

@@ -43,9 +43,7 @@ class Operator:
 def operators(config: BertConfig) -> tuple[Operator, ...]:
     """Every product with weights in the stack; all of them are int8 unless a recipe keeps them."""
     return tuple(
-        Operator(layer, product)
-        for layer in range(config.num_hidden_layers)
-        for product in get_args(Product)
+        Operator(layer, product) for layer in range(config.num_hidden_layers) for product in get_args(Product)
     )
 
 

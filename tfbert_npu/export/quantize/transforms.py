@@ -46,7 +46,11 @@ def smooth_layer_norms(
         columns = np.max([np.abs(out[f"{name}.weight"]).max(axis=0) for name in readers], axis=0)
         peak, columns = _peak(seen[norm]), np.maximum(columns, _TINY)
         scales = [_level(peak**a / columns ** (1 - a)) for a in (_ALPHAS if alpha is None else (alpha,))]
-        scale = scales[0] if len(scales) == 1 else _best(scales, seen[norm], [out[f"{n}.weight"] for n in readers])
+        scale = (
+            scales[0]
+            if len(scales) == 1
+            else _best(scales, seen[norm], [out[f"{n}.weight"] for n in readers])
+        )
         for part in ("weight", "bias"):
             out[f"{norm}.{part}"] = out[f"{norm}.{part}"] / scale
         for name in readers:
@@ -56,7 +60,9 @@ def smooth_layer_norms(
     return _single(out)
 
 
-def level_branches(state: State, config: BertConfig, seen: Activations, power: float = 1.0) -> dict[str, np.ndarray]:
+def level_branches(
+    state: State, config: BertConfig, seen: Activations, power: float = 1.0
+) -> dict[str, np.ndarray]:
     """Give each output channel of both output projections its own int8 scale.
 
     Row c of the projection is divided by t_c = max|y_c|^power, so is the residual that is added to it, and the
@@ -148,7 +154,9 @@ def _norms(config: BertConfig) -> list[tuple[str, str, tuple[str, ...]]]:
 
 def _best(scales: Sequence[np.ndarray], x: np.ndarray, weights: Sequence[np.ndarray]) -> np.ndarray:
     def error(scale: np.ndarray) -> float:
-        return product_error((x / scale).astype(np.float32), [(w * scale).astype(np.float32) for w in weights])
+        return product_error(
+            (x / scale).astype(np.float32), [(w * scale).astype(np.float32) for w in weights]
+        )
 
     return min(scales, key=error)
 
