@@ -71,7 +71,7 @@ def calibration_set(
     unique = list(dict.fromkeys(text.strip() for text in texts if text.strip()))
     if len(unique) < 2:
         raise ValueError(
-            f"calibration needs at least two different texts, {SIZE} or more for good ranges, got {len(unique)}; "
+            f"calibration needs at least two different texts, got {len(unique)}, and {SIZE} for good ranges; "
             "give texts like those that the model will read, or leave calibration out for our own"
         )
     encode = BertTokenizer.from_pretrained(tokenizer)

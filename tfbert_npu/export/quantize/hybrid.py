@@ -75,7 +75,7 @@ class HybridModel:
                 low, high = ranges[point]
                 value["min"], value["max"] = [float(low)], [float(high)]
         document = {
-            "custom_quantize_layers": {name: "float16" for name in sorted(float16)},
+            "custom_quantize_layers": dict.fromkeys(sorted(float16), "float16"),
             "quantize_parameters": parameters,
         }
         text = yaml.dump(document, Dumper=_Dumper, sort_keys=False)

@@ -65,7 +65,7 @@ def level_branches(
 ) -> dict[str, np.ndarray]:
     """Give each output channel of both output projections its own int8 scale.
 
-    Row c of the projection is divided by t_c = max|y_c|^power, so is the residual that is added to it, and the
+    Row c of the projection is divided by t_c = max|y_c|^power, so is the residual added to it, and the
     sum is multiplied by t_c before its LayerNorm. The sum stands between the product and the multiplication,
     so a compiler cannot fold the scale back into the weights, as it does with one behind the product itself.
     """
@@ -141,7 +141,7 @@ def split_off_neurons(
 
 
 def _norms(config: BertConfig) -> list[tuple[str, str, tuple[str, ...]]]:
-    """Each LayerNorm but the last: its name, the block whose residual it is, and the products that read it."""
+    """Each LayerNorm but the last: its name, the block whose residual it is, the products that read it."""
     rows = []
     for layer in range(config.num_hidden_layers):
         name = f"encoder.layer.{layer}"
