@@ -17,6 +17,7 @@ from typing import Any
 
 from tfbert_npu.export.compiler import Signature, simulate, vendor_arguments
 from tfbert_npu.export.cost import Cost, cost_at, parse_costs
+from tfbert_npu.export.gate import MIN_COSINE
 from tfbert_npu.export.graph.model import GraphOptions
 from tfbert_npu.export.onnx_file import prepared, run_onnx
 from tfbert_npu.export.options import RknnOptions
@@ -131,6 +132,7 @@ class Study:
             self._say("compiling in float16, to compare")
             built = self._session.build(path, vendor, load=load)
             self._float16 = cost_at(parse_costs(built), shape)
+            self._check_float16()
             path.write_bytes(graph_of(self._quantised.source, wanted).SerializeToString())
             vendor["quantized_dtype"] = options.precision
             self._model = HybridModel(
@@ -147,6 +149,18 @@ class Study:
         self._session.close()
         self._directory.cleanup()
 
+    def _check_float16(self) -> None:
+        found = self._quality()
+        if not found.cosine >= MIN_COSINE["fp16"]:
+            raise SearchError(
+                f"the model's cosine in float16 is only {found.cosine:.5f}, and int8 cannot do better; "
+                'export it with precision="fp16" and see why its gate fails'
+            )
+
+    def _quality(self) -> Quality:
+        got = [simulate(self._session, self._signature, batch) for batch in self._probes]
+        return quality(got, self._expected, self._masks)
+
     def measure(self, float16: Sequence[Operator]) -> Trial:
         """Build with these products in float16 and compare with the model."""
         recipe = replace(self.start, float16=frozenset(float16))
@@ -154,10 +168,9 @@ class Study:
             if known.recipe == recipe:
                 return known
         cost: Cost = cost_at(self._model.build(recipe, self._quantised.ranges), self._options.shapes[0])
-        got = [simulate(self._session, self._signature, batch) for batch in self._probes]
         trial = Trial(
             recipe,
-            quality(got, self._expected, self._masks),
+            self._quality(),
             cost.cycles / self._float16.cycles,
             cost.kib / 1024,
         )
