@@ -71,7 +71,8 @@ class HybridModel:
         float16 = float16_tensors(parameters, self._config, recipe)
         for name, value in parameters.items():
             point = _point_of(name, self._config)
-            if point in ranges and name not in float16 and value["dtype"] == "int8":
+            # Of a float16 tensor too: its range is that of the conversion to int8 behind it.
+            if point in ranges and value["dtype"] == "int8":
                 low, high = ranges[point]
                 value["min"], value["max"] = [float(low)], [float(high)]
         document = {
