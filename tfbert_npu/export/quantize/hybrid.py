@@ -104,7 +104,8 @@ def float16_tensors(
 def _point_of(tensor: str, config: BertConfig) -> str:
     """The point that a tensor of the vendor's YAML is at, or an empty string."""
     scope = tensor.partition("/")[0]
-    return scope if "/" in tensor and scope in points(config) else ""
+    inside_core = "2sdpa_" in tensor  # scores and weights of the attention
+    return scope if "/" in tensor and not inside_core and scope in points(config) else ""
 
 
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
