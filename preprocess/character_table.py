@@ -117,7 +117,7 @@ def ruled_points() -> tuple[int, ...]:
 
 
 @lru_cache(maxsize=8)
-def _expansions(options: TextOptions) -> Mapping[int, str]:
+def expansions(options: TextOptions) -> Mapping[int, str]:
     """Code points outside the plain CJK blocks that do not stay as they are, and what they become."""
     expand = CharacterRules(options).expand
     found = {}
@@ -186,7 +186,7 @@ def build_character_table(
     for char in known:
         alone = options.tokenize_chinese_chars and is_cjk(char)
         entries[ord(char)] = pool.add(spell(f" {char} " if alone else char))
-    _assign(entries, _expansions(options), pool, spell)
+    _assign(entries, expansions(options), pool, spell)
     for mark in marks:
         entries[ord(mark)] = pool.add(f" {mark} ")
     entries[[point for point in ruled_points() if is_removed(chr(point))]] |= REMOVED_BIT

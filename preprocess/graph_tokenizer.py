@@ -9,7 +9,7 @@ in which words stand apart and characters that it would split at are spelled dif
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -19,8 +19,14 @@ import tensorflow_text as tf_text
 from tfbert_npu.errors import VocabularyError
 from tfbert_npu.preprocess.character_table import build_character_table
 from tfbert_npu.preprocess.characters import MAX_WORD_CHARACTERS, is_removed, is_space
-from tfbert_npu.preprocess.graph_normalizer import GraphNormalizer, decode_aligned, encode
-from tfbert_npu.preprocess.kernel_probe import plain_pattern, split_by_kernel
+from tfbert_npu.preprocess.graph_normalizer import GraphNormalizer
+from tfbert_npu.preprocess.graph_text import decode_aligned, encode
+from tfbert_npu.preprocess.kernel_probe import (
+    fast_normalizer,
+    folded_pattern,
+    plain_pattern,
+    split_by_kernel,
+)
 from tfbert_npu.preprocess.options import TextOptions
 from tfbert_npu.preprocess.pieces import AlignedPieces, Pieces
 from tfbert_npu.preprocess.vocabulary import SUFFIX_INDICATOR, Vocabulary
@@ -51,7 +57,10 @@ class BertGraphTokenizer:
         table = build_character_table(options, known, unknown, spelling, tuple(marks.values()))
         self._normalizer = GraphNormalizer(table, unknown, tuple(marks.items()))
         self._lower = options.lower_case
-        self._plain_pattern = plain_pattern(replace(options, allow_special_tokens=frozenset()))
+        switches = replace(options, allow_special_tokens=frozenset())
+        self._plain_pattern = plain_pattern(switches)
+        folds = options.lower_case and options.strips_accents
+        self._folded_pattern = folded_pattern(switches) if folds else None
         self._special_pattern = "|".join(map(re.escape, sorted(options.allow_special_tokens)))
         self._pieces = tf_text.FastWordpieceTokenizer(
             _kernel_vocabulary(vocabulary, spelling, marks, spare),
@@ -69,31 +78,39 @@ class BertGraphTokenizer:
 
     def tokenize(self, texts: tf.Tensor) -> Pieces:
         """Word pieces of texts: string [B]."""
-        lowered = tf.strings.lower(texts) if self._lower else texts
-        plain = self._is_plain(texts)
-
-        def normalized() -> tf.Tensor:
-            where = tf.where(~plain)
-            return tf.tensor_scatter_nd_update(
-                lowered, where, self._normalizer.normalize(tf.gather_nd(texts, where))
-            )
-
-        ready = tf.cond(tf.reduce_all(plain), lambda: lowered, normalized)
-        pieces = self._pieces.tokenize(ready)
+        ready = tf.strings.lower(texts) if self._lower else texts
+        pieces = self._pieces.tokenize(self._where_not(self._plain_pattern, texts, ready, self._fold))
         return Pieces(pieces.values, pieces.row_splits)
 
-    def _is_plain(self, texts: tf.Tensor) -> tf.Tensor:
-        """Which texts need no normalisation but the lower-casing of ASCII: bool [B]."""
-        plain = tf.strings.regex_full_match(texts, self._plain_pattern)
+    def _fold(self, texts: tf.Tensor) -> tf.Tensor:
+        """Texts that the kernel cannot take as they are, normalised: string [B]."""
+        if self._folded_pattern is None:
+            return self._normalizer.normalize(texts)
+        with tf.init_scope():
+            normalizer = fast_normalizer()
+        ready = normalizer.normalize(texts)
+        return self._where_not(self._folded_pattern, texts, ready, self._normalizer.normalize)
+
+    def _where_not(
+        self, pattern: str, texts: tf.Tensor, ready: tf.Tensor, normalize: Callable[[tf.Tensor], tf.Tensor]
+    ) -> tf.Tensor:
+        """`ready` for texts of the pattern without overlong words and special tokens, else normalised."""
+        easy = tf.strings.regex_full_match(texts, pattern)
         if self._special_pattern:
-            plain &= ~tf.strings.regex_full_match(texts, f"(?s).*(?:{self._special_pattern}).*")
-        where = tf.where(tf.strings.length(texts) > MAX_WORD_CHARACTERS)
+            easy &= ~tf.strings.regex_full_match(texts, f"(?s).*(?:{self._special_pattern}).*")
+        long_texts = tf.where(tf.strings.length(texts) > MAX_WORD_CHARACTERS)
 
         def without_long_words() -> tf.Tensor:
-            long = tf.strings.regex_full_match(tf.gather_nd(texts, where), f"(?s).*{_LONG_WORD}.*")
-            return plain & ~tf.scatter_nd(where, long, tf.shape(texts, tf.int64))
+            found = tf.strings.regex_full_match(tf.gather_nd(ready, long_texts), f"(?s).*{_LONG_WORD}.*")
+            return easy & ~tf.scatter_nd(long_texts, found, tf.shape(texts, tf.int64))
 
-        return tf.cond(tf.size(where) > 0, without_long_words, lambda: plain)
+        easy = tf.cond(tf.size(long_texts) > 0, without_long_words, lambda: easy)
+
+        def mixed() -> tf.Tensor:
+            others = tf.where(~easy)
+            return tf.tensor_scatter_nd_update(ready, others, normalize(tf.gather_nd(texts, others)))
+
+        return tf.cond(tf.reduce_all(easy), lambda: ready, mixed)
 
     def tokenize_words(self, texts: tf.Tensor) -> tf.RaggedTensor:
         """Word pieces by word: string [B] to int32 [B, words, pieces]."""

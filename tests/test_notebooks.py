@@ -8,6 +8,8 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from tfbert_npu.export.toolchain.environment import ToolchainError, find_toolchain
+
 NOTEBOOKS = sorted((Path(__file__).resolve().parent.parent / "notebooks").glob("*.ipynb"))
 
 
@@ -35,4 +37,9 @@ def test_it_runs(path: Path, minilm: Path, tmp_path: Path, monkeypatch: pytest.M
     # A notebook's kernel writes its own state; leave nothing of it with the user.
     monkeypatch.setenv("IPYTHONDIR", os.fspath(tmp_path / "ipython"))
     notebook = nbformat.read(path, as_version=4)
+    if notebook.metadata.get("tfbert_npu", {}).get("needs") == "toolchain":
+        try:
+            find_toolchain()
+        except ToolchainError as reason:
+            pytest.skip(f"no toolchain: {reason}")
     nbclient.NotebookClient(notebook, timeout=900, resources={"metadata": {"path": str(tmp_path)}}).execute()

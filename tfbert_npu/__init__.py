@@ -5,11 +5,11 @@ Names load on first use: importing this package imports neither TensorFlow nor a
 
 from __future__ import annotations
 
-import importlib
 import sys
 from typing import Any
 
 from tfbert_npu.errors import require
+from tfbert_npu.lazy import lazy_names
 from tfbert_npu.registration import KERAS_MODULES, register_layers, register_with_keras
 
 __version__ = "0.1.0"
@@ -27,9 +27,13 @@ _HOME = {
     "BertLMHeadModel": "tfbert_npu.heads",
     "BertPreprocessor": "tfbert_npu.preprocess.layer",
     "BertTokenizer": "tfbert_npu.preprocess",
+    "TokenMasker": "tfbert_npu.preprocess",
+    "Vocabulary": "tfbert_npu.preprocess",
     "export_onnx": "tfbert_npu.export.onnx_file",
     "export_rknn": "tfbert_npu.export.rknn",
     "export_saved_model": "tfbert_npu.export.saved_model",
+    "load_npu": "tfbert_npu.runtime",
+    "next_sentence_pairs": "tfbert_npu.preprocess",
     "pull_from_hub": "tfbert_npu.hub.pull",
     "push_to_hub": "tfbert_npu.hub.push",
 }
@@ -37,20 +41,16 @@ _HOME = {
 __all__ = ["__version__", *_HOME]
 
 
+_load, __dir__ = lazy_names(__name__, _HOME)
+
+
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    if _HOME[name] in KERAS_MODULES:
+    if _HOME.get(name) in KERAS_MODULES:
         require("keras", "tf")
-    value = getattr(importlib.import_module(_HOME[name]), name)
+    value = _load(name)
     if "keras" in sys.modules:
         register_layers()
-    globals()[name] = value
     return value
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOME])
 
 
 register_with_keras()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 from keras import ops
@@ -18,6 +18,10 @@ from tfbert_npu.layers.embeddings import BertEmbeddings
 from tfbert_npu.layers.inputs import MASK, TYPE_IDS, WORD_IDS, check_inputs
 from tfbert_npu.layers.mlm_head import MaskedLMHead
 from tfbert_npu.mlm import MaskedLMEncoder
+
+if TYPE_CHECKING:
+    from tfbert_npu.delegate import Delegation
+    from tfbert_npu.runtime.model import NpuModel
 
 
 @keras.saving.register_keras_serializable(package="tfbert_npu")
@@ -44,6 +48,7 @@ class BertEncoder(keras.layers.Layer):
         causal: Let each token attend only to itself and to tokens before it (`BertLMHeadModel`).
         gradient_checkpointing: Compute each block again for its gradient instead of keeping its
             intermediate results: about a third more time for much less memory.
+        delegation: For a `.keras` file of a delegated layer; use `delegate_to`.
 
     Reference: Devlin et al. 2018, "BERT: Pre-training of Deep Bidirectional Transformers for Language
     Understanding"; the contract is tensorflow/models' TF-Hub export of `bert_en_*`.
@@ -59,6 +64,7 @@ class BertEncoder(keras.layers.Layer):
         mlm: bool = False,
         causal: bool = False,
         gradient_checkpointing: bool = False,
+        delegation: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -76,6 +82,12 @@ class BertEncoder(keras.layers.Layer):
         if add_pooler and config.model_type != "distilbert":
             self.pooler = dense(config.hidden_size, config, self.dtype_policy, "pooler")
         self.mlm_head = MaskedLMHead(config, dtype=self.dtype_policy, name="mlm_head") if mlm else None
+        self.delegation: Delegation | None = None
+        if delegation is not None:
+            from tfbert_npu.delegate import restored
+
+            self.delegation = restored(self, delegation)
+            self.supports_jit = False
 
     def build(self, input_shape: Any = None) -> None:
         """Create every weight; their sizes do not depend on the input."""
@@ -101,6 +113,12 @@ class BertEncoder(keras.layers.Layer):
 
     def call(self, inputs: Mapping[str, Any], training: bool | None = None) -> dict[str, Any]:
         """Encode; see the class for inputs and outputs."""
+        if self.delegation is not None:
+            return self.delegation.call(inputs, training)
+        return self.call_in_tensorflow(inputs, training)
+
+    def call_in_tensorflow(self, inputs: Mapping[str, Any], training: bool | None = None) -> dict[str, Any]:
+        """Encode with this layer's own weights, delegated or not."""
         x = self.embeddings(inputs[WORD_IDS], inputs.get(TYPE_IDS), training=training)
         bias = attention_bias(inputs[MASK], self.compute_dtype, self.causal)
         hidden_states = []
@@ -150,10 +168,72 @@ class BertEncoder(keras.layers.Layer):
             )
         return MaskedLMEncoder(self, name=f"{self.name}_mlm")
 
+    def delegate_to(
+        self, artifact_dir: str | os.PathLike[str], backend: str = "auto", **options: Any
+    ) -> BertEncoder:
+        """Compute on an NPU, or what stands for it, from now on.
+
+        Models that hold the layer go over with it, functional and compiled ones included; nothing needs to be
+        rebuilt. A `tf.function` of your own that was traced before must be traced again. Hidden states that
+        the artefact does not give are NaN, and an error where a graph uses them; at padding all outputs are
+        meaningless. With an artefact that gives `mlm_logits`, `.mlm` runs there as well.
+
+        Args:
+            artifact_dir: What `export_rknn` made of this encoder with its present weights.
+            backend: `"auto"`, `"rknn"`, `"simulator"` or `"onnx"`; see `load_npu`.
+            **options: `cores`, `truncate`, `timeout`, `lend_timeout`, `retry_after`, `check_finite`,
+                `warm_up`, `threads`, `toolchain`: see `load_npu`. `on_error`: `"raise"`, or what stands in
+                while the backend fails: `"tf"`, this layer's own weights, or `"onnx"`. `allow_other_weights`:
+                run the artefact's weights though they are not this layer's.
+
+        Returns:
+            This layer.
+
+        Raises:
+            ArtifactError: The artefact is damaged, of another model, or older than the weights.
+            BackendError: The backend cannot be started here; the layer stays as it was.
+            ValueError: An option is unknown or impossible.
+        """
+        from tfbert_npu.delegate import Delegation, Settings, forget_traces
+
+        delegation = Delegation(self, Settings.of(artifact_dir, {"backend": backend, **options}))
+        _ = delegation.model  # load it now, while there is somebody to tell what is wrong
+        before, self.delegation = self.delegation, delegation
+        self.supports_jit = False
+        forget_traces(self)
+        if before is not None:
+            before.close()
+        return self
+
+    def undelegate(self) -> BertEncoder:
+        """Compute with this layer's own weights in TensorFlow again; does nothing if it does.
+
+        Returns:
+            This layer.
+        """
+        if self.delegation is not None:
+            from tfbert_npu.delegate import forget_traces
+
+            before, self.delegation = self.delegation, None
+            self.supports_jit = True
+            forget_traces(self)
+            before.close()
+        return self
+
+    @property
+    def runs_on(self) -> str:
+        """What computes: `"tf"`, or the backend's name; with a stand-in at work, its name and why."""
+        return "tf" if self.delegation is None else self.delegation.runs_on
+
+    @property
+    def npu(self) -> NpuModel | None:
+        """The artefact that the layer is delegated to, for its `stats()`; None if it is not."""
+        return None if self.delegation is None else self.delegation.model
+
     def __dir__(self) -> list[str]:
         # Keras' loader walks the attributes that dir() lists without looking where it has been; from here
         # to `.mlm` and back it would go on for ever.
-        return [name for name in super().__dir__() if name != "mlm"]
+        return [name for name in super().__dir__() if name not in ("mlm", "npu")]
 
     def get_config(self) -> dict[str, Any]:
         """What `from_config` rebuilds the layer from."""
@@ -164,6 +244,7 @@ class BertEncoder(keras.layers.Layer):
             "mlm": self.mlm_head is not None,
             "causal": self.causal,
             "gradient_checkpointing": self.gradient_checkpointing,
+            **({"delegation": self.delegation.settings.to_dict()} if self.delegation is not None else {}),
         }
 
     @classmethod

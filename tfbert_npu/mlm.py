@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
@@ -37,9 +37,20 @@ class MaskedLMEncoder(keras.layers.Layer):
 
     def call(self, inputs: Mapping[str, Any], training: bool | None = None) -> dict[str, Any]:
         """Encode, and score the vocabulary at `masked_lm_positions`."""
-        inputs = dict(inputs)
+        delegation = self.encoder.delegation
+        if delegation is not None and "mlm_logits" in delegation.model.output_names:
+            return delegation.call(inputs, training, mlm=True)
+        return self._scored(dict(inputs), lambda inputs: self.encoder(inputs, training=training))
+
+    def call_in_tensorflow(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """The same with this layer's own weights, delegated or not."""
+        return self._scored(dict(inputs), self.encoder.call_in_tensorflow)
+
+    def _scored(
+        self, inputs: dict[str, Any], encode: Callable[[dict[str, Any]], dict[str, Any]]
+    ) -> dict[str, Any]:
         positions = inputs.pop(MLM_POSITIONS)
-        outputs = self.encoder(inputs, training=training)
+        outputs = encode(inputs)
         masked = gather_positions(outputs["sequence_output"], positions)
         table = self.encoder.embeddings.word_embeddings.embeddings
         del outputs["default"]

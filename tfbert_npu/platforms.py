@@ -32,8 +32,8 @@ _PLATFORMS = {
         Platform("rk3588s", "rk3588", 3, 512, 1024, True),
         Platform("rk3576", "rk3576", 2, 512, 1024, True),
         Platform("rk3562", "rk3562", 1, 256, 512, True),
-        Platform("rk3566", "rk3566", 1, 128, 256, False),
-        Platform("rk3568", "rk3568", 1, 128, 256, False),
+        Platform("rk3566", "rk3566", 1, 128, 512, False),
+        Platform("rk3568", "rk3568", 1, 128, 512, False),
     )
 }
 PLATFORMS: tuple[str, ...] = tuple(_PLATFORMS)

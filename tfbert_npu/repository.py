@@ -8,23 +8,26 @@ from __future__ import annotations
 
 import fnmatch
 import glob
+import json
 import logging
 import os
 import re
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path, PurePosixPath
 
 from tfbert_npu.errors import CheckpointError
+from tfbert_npu.files import replacing
+from tfbert_npu.paths import list_files
 
 Chooser = Callable[[Sequence[str]], Sequence[str]]
 """Takes the files of a repository, as POSIX paths, and names those to download; raises where one that the
 model cannot do without is not among them."""
 
 _FULL_SHA = re.compile(r"[0-9a-f]{40}")
-_MAX_DEPTH = 4
-_MAX_FILES = 20_000
+_MORE_ATTEMPTS = 2
 
 _log = logging.getLogger(__name__)
 
@@ -86,73 +89,10 @@ def local_directory(
         return source.from_cache(choose)
     if _FULL_SHA.fullmatch(source.revision):
         try:
-            return source.from_cache(choose)
+            return source.from_cache(choose, known_complete=True)
         except (FileNotFoundError, CheckpointError):
             pass  # not complete there: the hub has the rest
     return source.from_hub(choose)
-
-
-def list_files(directory: Path) -> list[str]:
-    """Files below a directory as sorted POSIX paths; hidden folders and what lies deeper than 4 are left out.
-
-    Raises:
-        CheckpointError: There are more than 20 000 files, so this is no model directory.
-    """
-    found: list[str] = []
-    for folder, folders, files in os.walk(directory):
-        here = Path(folder).relative_to(directory)
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        if len(here.parts) >= _MAX_DEPTH:
-            folders.clear()
-        found += [(here / name).as_posix() for name in files]
-        if len(found) > _MAX_FILES:
-            raise CheckpointError(
-                f"{directory} holds more than {_MAX_FILES} files; give the directory of one model"
-            )
-    return sorted(found)
-
-
-def file_inside(directory: Path, name: str) -> Path:
-    """The file that a name read from a model's own files means, such as a shard named in an index.
-
-    Raises:
-        CheckpointError: The name is absolute, climbs with `..`, or leads out of the directory by a link. (The
-            links of huggingface_hub's cache, from a snapshot to its blobs, are what they should be.)
-    """
-    windows = PureWindowsPath(name)
-    posix = PurePosixPath(name)
-    if (
-        not posix.parts
-        or posix.is_absolute()
-        or windows.drive
-        or windows.root
-        or "\0" in name
-        or ".." in windows.parts
-    ):
-        raise CheckpointError(
-            f"{directory} names the file {name!r}, which is not a path inside it; do not use this model"
-        )
-    path = directory / posix
-    try:
-        real = path.resolve()
-    except (OSError, RuntimeError) as error:
-        raise CheckpointError(f"{path} cannot be followed ({error}); remove the link") from error
-    if not any(real.is_relative_to(root) for root in _roots(directory)):
-        raise CheckpointError(
-            f"{path} is a link that leads out of its directory, to {real}; replace it with a copy of the file"
-        )
-    return path
-
-
-def _roots(directory: Path) -> list[Path]:
-    """The directory, and in huggingface_hub's cache the two stores that a snapshot's links point into."""
-    real = directory.resolve()
-    roots = [real]
-    for snapshot in (real, *real.parents):
-        if snapshot.parent.name == "snapshots" and snapshot.parent.parent.name.startswith("models--"):
-            storage = snapshot.parent.parent
-            roots += [storage / "blobs", storage.parent / "blobs"]
-    return roots
 
 
 def _matching(patterns: Sequence[str]) -> Chooser:
@@ -172,7 +112,8 @@ def unreachable() -> tuple[type[Exception], ...]:
     """What the client raises when no hub answers; its HTTP library has changed twice between its versions."""
     errors: list[type[Exception]] = [ConnectionError, TimeoutError]
     if "requests" in sys.modules:
-        errors += [sys.modules["requests"].ConnectionError, sys.modules["requests"].Timeout]
+        of_requests = sys.modules["requests"].exceptions
+        errors += [of_requests.ConnectionError, of_requests.Timeout, of_requests.ChunkedEncodingError]
     errors += [sys.modules[name].TransportError for name in ("httpx", "httpx2") if name in sys.modules]
     return tuple(errors)
 
@@ -188,8 +129,17 @@ class _HubSource:
     def _at(self) -> str:
         return self.repo_id if self.revision == "main" else f"{self.repo_id} at {self.revision}"
 
-    def from_cache(self, choose: Chooser) -> Path:
-        """The cached snapshot, where it holds all that `choose` names; FileNotFoundError where not."""
+    def from_cache(
+        self, choose: Chooser, listing: Sequence[str] | None = None, known_complete: bool = False
+    ) -> Path:
+        """The cached snapshot, where it holds all that `choose` names; FileNotFoundError where not.
+
+        Args:
+            choose: See `local_directory`.
+            listing: All files of the repository, if the hub has just told.
+            known_complete: Whether to refuse a snapshot that somebody else downloaded, of which nothing says
+                which files the repository has besides.
+        """
         from huggingface_hub import snapshot_download
         from huggingface_hub.errors import LocalEntryNotFoundError
 
@@ -207,8 +157,10 @@ class _HubSource:
             )
         except (LocalEntryNotFoundError, FileNotFoundError) as error:
             raise FileNotFoundError(f"{self._at} is not in the cache; {remedy}") from error
-        listing = self._cached_listing()
         present = list_files(directory)
+        listing = listing or self._kept_listing(directory.name)
+        if listing is None and known_complete:
+            raise FileNotFoundError(f"the cache does not say which files {self._at} has; {remedy}")
         missing = sorted(set(choose(listing or present)) - set(present))
         if missing:
             raise FileNotFoundError(
@@ -216,24 +168,47 @@ class _HubSource:
             )
         return directory
 
-    def _cached_listing(self) -> list[str] | None:
-        """All files of the repository at this revision, where huggingface_hub (2.x) has kept their list."""
+    def _kept_listing(self, sha: str) -> list[str] | None:
+        """All files of the repository at a commit, as huggingface_hub 2.x or `_keep_listing` noted them."""
         import huggingface_hub
 
         cached_tree = getattr(huggingface_hub, "get_cached_repo_tree", None)
         if cached_tree is None:
-            return None
+            try:
+                files = json.loads(self._listing_file(sha).read_text(encoding="utf-8"))
+            except (OSError, ValueError):
+                return None
+            return [str(file) for file in files] if isinstance(files, list) else None
         from huggingface_hub.errors import CachedRepoTreeNotFoundError
 
         try:
-            tree = cached_tree(self.repo_id, revision=self.revision, cache_dir=self.cache_dir)
+            tree = cached_tree(self.repo_id, revision=sha, cache_dir=self.cache_dir)
         except CachedRepoTreeNotFoundError:
             return None
         return [file.path for file in tree]
 
+    def _keep_listing(self, sha: str, files: Sequence[str]) -> None:
+        """Note the files of a commit beside its snapshot, which huggingface_hub before 2.0 does not."""
+        import huggingface_hub
+
+        if hasattr(huggingface_hub, "get_cached_repo_tree"):
+            return
+        path = self._listing_file(sha)
+        with suppress(OSError):  # a cache that is only for reading does without
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with replacing(path) as temporary:
+                temporary.write_text(json.dumps(list(files)), encoding="utf-8")
+
+    def _listing_file(self, sha: str) -> Path:
+        from huggingface_hub import constants
+        from huggingface_hub.file_download import repo_folder_name
+
+        folder = repo_folder_name(repo_id=self.repo_id, repo_type="model")
+        return Path(self.cache_dir or constants.HF_HUB_CACHE, folder, "listings", f"{sha}.json")
+
     def from_hub(self, choose: Chooser) -> Path:
         """Ask the hub for the list of files, and download what `choose` names."""
-        from huggingface_hub import HfApi, snapshot_download
+        from huggingface_hub import HfApi
         from huggingface_hub.errors import (
             GatedRepoError,
             HfHubHTTPError,
@@ -243,6 +218,7 @@ class _HubSource:
         )
 
         api = HfApi(token=self.token)
+        listing: list[str] = []
         unavailable: tuple[type[Exception], ...] = (HfHubHTTPError, LocalEntryNotFoundError, *unreachable())
         try:
             info = api.model_info(self.repo_id, revision=self.revision)
@@ -250,16 +226,8 @@ class _HubSource:
             for file in listing:
                 if PurePosixPath(file).is_absolute() or ".." in PurePosixPath(file).parts:
                     raise CheckpointError(f"{self._at} lists the file {file!r}, a path out of the repository")
-            return Path(
-                snapshot_download(
-                    repo_id=self.repo_id,
-                    # By name, so that huggingface_hub notes which commit the name meant, for offline use.
-                    revision=self.revision,
-                    allow_patterns=[glob.escape(file) for file in choose(listing)],
-                    token=self.token,
-                    cache_dir=self.cache_dir,
-                )
-            )
+            self._keep_listing(str(info.sha), listing)
+            return self._download(choose(listing))
         except GatedRepoError as error:
             raise PermissionError(
                 f"{self._at} is gated; accept its terms on {api.endpoint}/{self.repo_id} and pass token= "
@@ -275,11 +243,33 @@ class _HubSource:
                 "or, if it is private, pass token= or run `hf auth login`"
             ) from error
         except unavailable as error:
-            return self._fall_back(choose, f"{api.endpoint} does not answer ({first_line(error)})", error)
+            cause = f"{api.endpoint} does not answer ({first_line(error)})"
+            return self._fall_back(choose, listing, cause, error)
 
-    def _fall_back(self, choose: Chooser, cause: str, error: Exception) -> Path:
+    def _download(self, files: Sequence[str]) -> Path:
+        from huggingface_hub import snapshot_download
+
+        def download() -> Path:
+            return Path(
+                snapshot_download(
+                    repo_id=self.repo_id,
+                    # By name, so that huggingface_hub notes which commit it meant, for offline use.
+                    revision=self.revision,
+                    allow_patterns=[glob.escape(file) for file in files],
+                    token=self.token,
+                    cache_dir=self.cache_dir,
+                )
+            )
+
+        for _ in range(_MORE_ATTEMPTS):
+            # The hub has just answered, so this is a line that breaks; what came is kept, not sent again.
+            with suppress(*unreachable()):
+                return download()
+        return download()
+
+    def _fall_back(self, choose: Chooser, listing: list[str], cause: str, error: Exception) -> Path:
         try:
-            directory = self.from_cache(choose)
+            directory = self.from_cache(choose, listing)
         except (FileNotFoundError, CheckpointError):
             raise ConnectionError(
                 f"{cause} and the cache holds no complete copy of {self._at}; check the network connection "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import subprocess
 import sys
 
@@ -102,6 +103,40 @@ def test_inspect_refuses_what_is_damaged(tmp_path):
     assert "damaged or no .rknn file" in done.stderr
     assert call("inspect", tmp_path).returncode == 1
     assert call("inspect", tmp_path / "none").returncode == 2
+
+
+def small_files_only():
+    """Let no file of the process grow beyond 20 kB: what a full disk does, for anybody to try."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+
+
+def test_a_full_disk_leaves_nothing_and_says_so(tmp_path, checkpoint):
+    command = [sys.executable, "-m", "tfbert_npu", "export", str(checkpoint), str(tmp_path / "m.onnx")]
+    done = subprocess.run(
+        [*command, "--format", "onnx"],
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=small_files_only,
+    )
+    assert done.returncode == 1
+    assert "m.onnx could not be written (file too large); free some space" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_a_full_disk_below_the_compiler_leaves_nothing(tmp_path, checkpoint, toolchain):
+    command = [sys.executable, "-m", "tfbert_npu", "export", str(checkpoint), str(tmp_path / "m")]
+    done = subprocess.run(
+        [*command, "--shapes", "1x16"],
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=small_files_only,
+    )
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "m").exists()
 
 
 @pytest.mark.slow

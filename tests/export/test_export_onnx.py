@@ -161,3 +161,22 @@ def test_a_model_that_is_not_functional_is_refused(tmp_path):
 
     with pytest.raises(ValueError, match="it is not functional"):
         export_onnx(Own(name="own"), tmp_path / "m.onnx")
+
+
+def test_a_tf_hub_module_equals_its_published_outputs(shared, tmp_path):
+    path = export_onnx(shared / "reference/encoder", tmp_path / "m.onnx")
+    arrays = np.load(shared / "reference/encoder_io.npz")
+    for case in "abc":
+        inputs = {
+            name: arrays[f"{case}/in/{name}"] for name in ("input_word_ids", "input_mask", "input_type_ids")
+        }
+        (got,) = run_onnx(path, [inputs])
+        np.testing.assert_allclose(got["pooled_output"], arrays[f"{case}/out/pooled_output"], atol=1e-4)
+        real = inputs["input_mask"].astype(bool)
+        expected = arrays[f"{case}/out/sequence_output"]
+        np.testing.assert_allclose(got["sequence_output"][real], expected[real], atol=1e-4)
+
+
+def test_a_google_checkpoint_is_exported(shared, tmp_path):
+    path = export_onnx(shared / "data/weights/tf1_keras_bert_toy", tmp_path / "m.onnx")
+    assert [value.name for value in onnx.load(path).graph.output] == ["pooled_output", "sequence_output"]

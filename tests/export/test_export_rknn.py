@@ -22,7 +22,7 @@ from tfbert_npu.export.onnx_file import run_onnx
 from tfbert_npu.export.rknn import StrictError, export_rknn
 from tfbert_npu.export.source import ExportSource, source_of
 from tfbert_npu.export.worker import Limits, VendorSession, WorkerError
-from tfbert_npu.platforms import PLATFORMS
+from tfbert_npu.platforms import PLATFORMS, platform_named
 
 from .models import bert, distilbert
 
@@ -211,14 +211,21 @@ def test_the_weights_of_rk_transformers_agree_with_their_own_onnx(shared, tmp_pa
         assert agreement(simulated, golden[f"{case}.last_hidden_state"], mask).cosine > 0.9999
 
 
-def test_plain_int8_is_built_and_its_cost_counted_against_the_int8_rate(minilm, tmp_path):
+@pytest.mark.parametrize("platform", ["rk3588", "rk3562", "rk3568"])
+def test_plain_int8_is_built_and_its_cost_counted_against_the_int8_rate(minilm, tmp_path, platform):
     texts = [f"Sentence number {number} of a small calibration set." for number in range(8)]
     manifest = export_rknn(
-        minilm, tmp_path / "m", precision="w8a8", calibration=texts, min_cosine=-1.0, shapes=((1, 64),)
+        minilm,
+        tmp_path / "m",
+        platform,
+        precision="w8a8",
+        calibration=texts,
+        min_cosine=-1.0,
+        embeddings="host",
     )
-    fp16 = 2_654_208 / 2
-    assert manifest.cost["1x64"]["npu_cycles"] < 0.6 * fp16
-    assert manifest.cost["1x64"]["utilisation"] <= 1
+    fp16 = 2_654_208 * 512 / platform_named(platform).fp16_macs
+    assert manifest.cost["1x128"]["npu_cycles"] < 0.6 * fp16
+    assert 0.7 < manifest.cost["1x128"]["utilisation"] <= 1
     assert manifest.precision == "w8a8"
     with pytest.raises(ValueError, match="needs calibration"):
         export_rknn(minilm, tmp_path / "n", precision="w8a8")

@@ -13,7 +13,7 @@ from tfbert_npu.export.rknn import export_rknn
 from tfbert_npu.export.source import ExportSource
 from tfbert_npu.export.toolchain import find_toolchain, install_toolchain
 from tfbert_npu.export.toolchain.environment import ToolchainError
-from tfbert_npu.export.worker import VendorSession
+from tfbert_npu.export.worker import VendorSession, WorkerError
 
 from .models import bert
 from .test_export_rknn import WIDE
@@ -116,3 +116,39 @@ def test_the_real_torch_serves_as_well(toolchain, onnx_model, tmp_path):
             results.append(session.infer(samples[0]))
     for stand_in, real in zip(*results, strict=True):
         np.testing.assert_array_equal(stand_in, real)
+
+
+def test_a_graph_that_needs_torch_says_so(toolchain, onnx_model, tmp_path):
+    """One of the compiler's rules for graphs that are not ours calls torch; the stand-in must not hide it."""
+    import onnx
+
+    path, load, _ = onnx_model
+    model = onnx.load(path)
+    tensors = {t.name: onnx.numpy_helper.to_array(t) for t in model.graph.initializer}
+    name = "encoder.layer.0.attention.self"
+    parts = [f"{name}.{part}" for part in ("query", "key", "value")]
+    nodes = {node.name: node for node in model.graph.node}
+    for ending, axis in (("kernel", 1), ("bias", 0)):
+        whole = np.concatenate([tensors[f"{part}.{ending}"] for part in parts], axis=axis)
+        model.graph.initializer.append(onnx.numpy_helper.from_array(whole, f"{name}.{ending}"))
+    place = list(model.graph.node).index(nodes[f"{parts[0]}/MatMul"])
+    hidden = nodes[f"{parts[0]}/MatMul"].input[0]
+    sums = [nodes[f"{part}/Add"].output[0] for part in parts]
+    for part in parts:
+        model.graph.node.remove(nodes[f"{part}/MatMul"])
+        model.graph.node.remove(nodes[f"{part}/Add"])
+    merged = [
+        onnx.helper.make_node("MatMul", [hidden, f"{name}.kernel"], ["product"], name="product"),
+        onnx.helper.make_node("Add", ["product", f"{name}.bias"], ["sum"], name="sum"),
+        onnx.helper.make_node("Split", ["sum"], sums, name="split", axis=2),
+    ]
+    for offset, node in enumerate(merged):
+        model.graph.node.insert(place + offset, node)
+    onnx.save(model, path)
+    with VendorSession(toolchain, tmp_path / "log") as session:
+        with pytest.raises(
+            WorkerError, match="needs the real torch: run `tfbert-npu toolchain install --with-torch"
+        ):
+            session.build(path, {"target_platform": "rk3588"}, load=load)
+        rules = {"disable_rules": ["reduce_reshape_op_around_split"]}
+        session.build(path, {"target_platform": "rk3588", **rules}, load=load)

@@ -194,6 +194,21 @@ def test_a_configuration_that_cannot_be(small: Path, change: dict, message: str)
         pull_from_hub(small)
 
 
+@pytest.mark.parametrize("component", ["encoder", "model"])
+@pytest.mark.parametrize("content", [b"{", b"[]", b"\xff\xfe\xfd", b"[" * 100_000])
+def test_a_configuration_that_is_no_json_object(small: Path, component: str, content: bytes) -> None:
+    (small / "config.json").write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"config\.json") as caught:
+        pull_from_hub(small, component=component)
+    assert one_sentence(caught.value)
+
+
+def test_settings_of_a_tokenizer_that_are_none(small: Path) -> None:
+    (small / "vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\n")
+    (small / "tokenizer_config.json").write_bytes(b"[" * 100_000)
+    assert not hasattr(pull_from_hub(small), "do_lower_case")
+
+
 def test_a_vocabulary_of_two_gigabytes(small: Path) -> None:
     with (small / "vocab.txt").open("wb") as file:
         file.truncate(2**31)
@@ -225,9 +240,21 @@ def test_a_tf1_module_has_no_object_graph(exported: Path) -> None:
         pull_from_hub(exported)
 
 
-def test_an_npu_artifact_says_what_to_do(shared: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"RKNN files for a Rockchip NPU .*load_npu\(directory\)"):
-        pull_from_hub(shared / "data" / "rknn" / "rk_transformers_random_bert")
+@pytest.mark.parametrize("component", ["auto", "encoder"])
+def test_files_of_rk_transformers_say_what_to_do(shared: Path, component: str) -> None:
+    with pytest.raises(CheckpointError, match=r"without the manifest\.json .*make one with export_rknn"):
+        pull_from_hub(shared / "data" / "rknn" / "rk_transformers_random_bert", component=component)
+
+
+def test_an_artifact_goes_to_the_runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import tfbert_npu.runtime
+
+    for name in ("config.json", "manifest.json", "model.rknn"):
+        (tmp_path / name).write_text("{}")
+    monkeypatch.setattr(tfbert_npu.runtime, "load_npu", lambda directory: ("loaded", Path(directory)))
+    assert pull_from_hub(tmp_path) == ("loaded", tmp_path)
+    with pytest.raises(CheckpointError, match=r"no weights that Keras can load; run it with load_npu"):
+        pull_from_hub(tmp_path, component="encoder")
 
 
 def test_unknown_arguments(small: Path) -> None:

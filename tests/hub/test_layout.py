@@ -34,6 +34,12 @@ def test_one_of_five_weight_formats() -> None:
     assert wanted(HF + FIVE, "preprocessor") == ("huggingface", expected - {"model.safetensors"})
 
 
+def test_a_vocabulary_alone_is_a_preprocessor() -> None:
+    assert wanted(["vocab.txt", "README.md"], "preprocessor") == ("huggingface", {"vocab.txt"})
+    with pytest.raises(CheckpointError, match=r"no vocabulary: no vocab\.txt, no tokenizer\.json"):
+        find_layout(["config.json", "model.safetensors"], "preprocessor")
+
+
 def test_tokenizer_json_only_for_want_of_a_vocabulary() -> None:
     files = ["config.json", "model.safetensors", "tokenizer.json"]
     assert wanted(files) == ("huggingface", set(files))

@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tfbert_npu.errors import CheckpointError
-from tfbert_npu.repository import file_inside, list_files, local_directory
+from tfbert_npu.paths import file_inside, list_files
+from tfbert_npu.repository import local_directory
 
 FIVE_FORMATS = {
     "config.json": b'{"model_type": "bert"}',

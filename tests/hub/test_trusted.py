@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import keras
@@ -73,8 +75,14 @@ def test_fit_and_keras_file(foreign: Path, tmp_path: Path) -> None:
     assert losses[-1] < losses[0]
     assert not np.allclose(before, layer.trainable_variables[0])
     model.save(tmp_path / "model.keras")
-    again = keras.models.load_model(tmp_path / "model.keras")
-    np.testing.assert_allclose(again(X), model(X), rtol=1e-6)
+    code = (
+        "import sys, numpy as np, keras, tfbert_npu\n"
+        "model = keras.models.load_model(sys.argv[1])\n"
+        "np.save(sys.argv[2], model(np.array([[1, 2, 3], [4, 5, 6]], np.float32)))"
+    )
+    files = [str(tmp_path / "model.keras"), str(tmp_path / "result.npy")]
+    subprocess.run([sys.executable, "-c", code, *files], check=True, capture_output=True)
+    np.testing.assert_allclose(np.load(files[1]), model(X), rtol=1e-6)
 
 
 def test_a_keras_file_finds_only_the_same_graph(foreign: Path, tmp_path: Path) -> None:

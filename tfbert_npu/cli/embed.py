@@ -32,6 +32,12 @@ from tfbert_npu.tasks.embedding import Pooling, embed_stream
     help="Tokens per text at most; by default 128, or what the model has positions for.",
 )
 @click.option("--batch-size", type=click.IntRange(min=1), default=32, show_default=True)
+@click.option(
+    "--backend",
+    type=click.Choice(["tf", "auto", "rknn", "simulator", "onnx"]),
+    help="What computes. By default the NPU or the CPU if MODEL is an artefact directory, else TensorFlow; "
+    "all but tf need such a directory.",
+)
 @click.option("--revision", help="Branch, tag or commit of a hub repository.")
 @click.option("--progress/--no-progress", default=None, help="Show a bar; by default on a terminal.")
 def embed(
@@ -43,6 +49,7 @@ def embed(
     normalize: bool,
     seq_length: int | None,
     batch_size: int,
+    backend: str | None,
     revision: str | None,
     progress: bool | None,
 ) -> None:
@@ -58,7 +65,7 @@ def embed(
     if form is None:
         form = "npy" if Path(output).suffix == ".npy" else "jsonl"
     with open_texts(source) as (stream, size), open_sink(output, form) as sink:
-        encoder, tokenizer = _load(model, revision)
+        encoder, tokenizer = _load(model, backend, revision)
         longest = encoder.config.max_position_embeddings
         if seq_length is not None and seq_length > longest:
             raise click.BadParameter(f"{model} has positions for {longest} tokens", param_hint="--seq-length")
@@ -86,8 +93,16 @@ def _remember(texts: Iterable[str], remembered: deque[str]) -> Iterator[str]:
         yield text
 
 
-def _load(model: str, revision: str | None) -> tuple[Any, Any]:
-    from tfbert_npu import BertEncoder, BertTokenizer
+def _load(model: str, backend: str | None, revision: str | None) -> tuple[Any, Any]:
+    from tfbert_npu import BertTokenizer
 
-    encoder = BertEncoder.from_pretrained(model, revision=revision, mlm=False)
-    return encoder, BertTokenizer.from_pretrained(model, revision=revision)
+    if backend is None:
+        backend = "auto" if (Path(model) / "manifest.json").is_file() else "tf"
+    tokenizer = BertTokenizer.from_pretrained(model, revision=revision)
+    if backend == "tf":
+        from tfbert_npu import BertEncoder
+
+        return BertEncoder.from_pretrained(model, revision=revision, mlm=False), tokenizer
+    from tfbert_npu.runtime.load import load_npu
+
+    return load_npu(model, backend, truncate=True), tokenizer  # type: ignore[arg-type]

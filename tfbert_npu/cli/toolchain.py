@@ -27,9 +27,7 @@ def toolchain() -> None:
 @click.option(
     "--dir", "directory", type=click.Path(path_type=Path), help="Where to; by default below ~/.local."
 )
-@click.option(
-    "--with-torch", is_flag=True, help="Torch for the CPU as well; only 'gdq' quantisation needs it."
-)
+@click.option("--with-torch", is_flag=True, help="Torch for the CPU as well; our own graphs do without.")
 @click.option("--base-python", help="Interpreter to build on, 3.10 to 3.12; by default this one.")
 def install(version: str, directory: Path | None, with_torch: bool, base_python: str | None) -> None:
     """Download rknn-toolkit2 and what it needs, about 125 MB; nothing if it is there."""

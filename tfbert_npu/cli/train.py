@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import click
 
@@ -12,17 +12,22 @@ from tfbert_npu.train.data_options import ClassWeights, DataOptions, TaskName
 from tfbert_npu.train.options import Precision, Strategy, TrainOptions
 
 _LENGTHS: dict[str, int] = {"qa": 384}
+_DATA = (
+    "dev_fraction", "text_column", "pair_column", "label_column", "choice_columns", "multi_label",
+    "class_weights", "no_answer", "stride", "cache",
+)  # fmt: skip
 
 
 @click.command()
 @click.argument("model")
-@click.option("--task", required=True, type=click.Choice(get_args(TaskName)), help="What to learn.")
+@click.option("--task", required=True, type=click.Choice([*get_args(TaskName), "mlm"]), help="What to learn.")
 @click.option(
     "--train",
     "train_file",
     required=True,
     type=click.Path(path_type=Path, dir_okay=False),
-    help="CSV, TSV or JSON lines; ner: CoNLL; qa: SQuAD JSON; choice also COPA's XML.",
+    help="CSV, TSV or JSON lines; ner: CoNLL; qa: SQuAD JSON; choice: also COPA's XML; mlm: plain text, a "
+    "sentence per line, an empty line between documents.",
 )
 @click.option("--dev", "dev_file", type=click.Path(path_type=Path, dir_okay=False), help="Held-out data.")
 @click.option(
@@ -49,6 +54,10 @@ _LENGTHS: dict[str, int] = {"qa": 384}
 @click.option("--class-weights", type=click.Choice(get_args(ClassWeights)), default="none", show_default=True)
 @click.option("--no-answer", is_flag=True, help="qa: questions may have no answer (SQuAD 2.0).")
 @click.option("--stride", default=128, show_default=True, help="qa: overlap of windows in tokens.")
+@click.option("--new", is_flag=True, help="mlm: new weights; MODEL holds config.json and vocab.txt.")
+@click.option("--next-sentence", is_flag=True, help="mlm: learn next sentence prediction as well.")
+@click.option("--mask-rate", type=float, default=0.15, show_default=True, help="mlm: part of the pieces.")
+@click.option("--whole-words", is_flag=True, help="mlm: mask all pieces of a word or none.")
 @click.option("--seq-length", type=click.IntRange(min=8), help="Tokens of a row; 128, or 384 for qa.")
 @click.option(
     "--pad", type=click.Choice(["batch", "full"]), default="batch", show_default=True,
@@ -67,7 +76,11 @@ _LENGTHS: dict[str, int] = {"qa": 384}
 @click.option("--lora-rank", type=click.IntRange(min=1), help="Train low-rank updates alone.")
 @click.option("--lora-alpha", type=float, help="Their scale; by default twice the rank.")
 @click.option("--precision", type=click.Choice(get_args(Precision)), default="float32", show_default=True)
-@click.option("--jit-compile", is_flag=True, help="Compile with XLA; goes with --pad full.")
+@click.option(
+    "--jit-compile",
+    is_flag=True,
+    help="Compile with XLA; goes with --pad full, and gives up bit-equal resumption.",
+)
 @click.option("--strategy", type=click.Choice(get_args(Strategy)), default="none", show_default=True)
 @click.option("--tensorboard", is_flag=True, help="Write event files to OUT/tensorboard.")
 @click.option("--cache/--no-cache", default=True, help="Keep word ids in memory.")
@@ -77,7 +90,7 @@ _LENGTHS: dict[str, int] = {"qa": 384}
 @click.option("--json", "as_json", is_flag=True, help="Print the best epoch's results as JSON.")
 def train(
     model: str,
-    task: TaskName,
+    task: Literal[TaskName, "mlm"],
     train_file: Path,
     dev_file: Path | None,
     out: Path,
@@ -101,11 +114,13 @@ def train(
 
     from tfbert_npu.train.batches import BatchOptions
     from tfbert_npu.train.fine_tuning import fine_tune
+    from tfbert_npu.train.pre_training import TextOptions, pre_train
 
     # Dropout, new weights and the order of the data follow from the seed; so a resumed run ends with the
     # weights that an uninterrupted one has.
     keras.utils.set_random_seed(seed)
-    tf.config.experimental.enable_op_determinism()
+    if not settings["jit_compile"]:  # Keras compiles no model with XLA where operations must be deterministic
+        tf.config.experimental.enable_op_determinism()
     length = settings.pop("seq_length") or _LENGTHS.get(task, 128)
     batching = BatchOptions(
         batch_size=settings.pop("batch_size"),
@@ -113,30 +128,32 @@ def train(
         pad_to=8 if pad == "batch" else None,
         seed=seed,
     )
-    names = [
-        "dev_fraction", "text_column", "pair_column", "label_column", "choice_columns", "multi_label",
-        "class_weights", "no_answer", "stride", "cache",
-    ]  # fmt: skip
-    data = DataOptions(
-        train=train_file,
-        dev=dev_file,
-        labels=None if labels_file is None else read_labels(labels_file),
-        seed=seed,
-        **{name: settings.pop(name) for name in names},
-    )
-    result = fine_tune(
-        task,
-        model,
-        data,
-        out,
-        batching=batching,
-        options=TrainOptions(**settings),
-        strategy=strategy,
-        lora_rank=lora_rank,
-        lora_alpha=lora_alpha,
-        revision=revision,
-        progress=progress,
-    )
+    text = {name: settings.pop(name) for name in ("next_sentence", "mask_rate", "whole_words")}
+    new = settings.pop("new")
+    data = {name: settings.pop(name) for name in _DATA}
+    common: dict[str, Any] = {
+        "batching": batching,
+        "options": TrainOptions(**settings),
+        "strategy": strategy,
+        "revision": revision,
+        "progress": progress,
+    }
+    if task == "mlm":
+        result = pre_train(
+            model, TextOptions(train_file, dev_file, seed=seed, **text), out, new=new, **common
+        )
+    else:
+        if labels_file is not None:
+            data["labels"] = read_labels(labels_file)
+        result = fine_tune(
+            task,
+            model,
+            DataOptions(train_file, dev_file, seed=seed, **data),
+            out,
+            lora_rank=lora_rank,
+            lora_alpha=lora_alpha,
+            **common,
+        )
     if as_json:
         click.echo(json.dumps(result.best))
     else:

@@ -3,12 +3,31 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+
+
+@contextlib.contextmanager
+def explaining_full_disk(target: Path) -> Iterator[None]:
+    """Let the error of a full disk say what was being written, and what to do.
+
+    Raises:
+        OSError: With the same number, where there is no space or a quota or size limit is reached.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        reason = os.strerror(error.errno).lower()
+        raise OSError(
+            error.errno, f"{target} could not be written ({reason}); free some space or choose another place"
+        ) from error
 
 
 @contextlib.contextmanager
@@ -31,7 +50,8 @@ def staged(target: Path, *, overwrite: bool) -> Iterator[Path]:
     _clear_leftovers(target)
     staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.{os.getpid()}-", dir=target.parent))
     try:
-        yield staging
+        with explaining_full_disk(target):
+            yield staging
         umask = os.umask(0)
         os.umask(umask)
         staging.chmod(0o777 & ~umask)  # mkdtemp's directory is for its owner alone

@@ -11,6 +11,7 @@ import numpy as np
 
 from tfbert_npu.artifact.embeddings import HostEmbeddings
 from tfbert_npu.errors import require
+from tfbert_npu.export.directory import explaining_full_disk
 from tfbert_npu.export.gate import Agreement, GateError, agreement, failures, worst_of
 from tfbert_npu.export.graph.model import Dim, EmbeddingPlace, GraphOptions, Head
 from tfbert_npu.export.samples import random_inputs
@@ -68,7 +69,7 @@ def export_onnx(
     )
     graph = graph_of(source, options)
     target = Path(path)
-    with replacing(target) as temporary:
+    with explaining_full_disk(target), replacing(target) as temporary:
         onnx.save(graph, temporary)
         if check and masked_positions is None:
             _check(temporary, source, options)

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,49 +15,34 @@ import numpy as np
 from tfbert_npu import __version__
 from tfbert_npu.artifact.hashing import state_sha256
 from tfbert_npu.artifact.manifest import Manifest
-from tfbert_npu.artifact.rknn_file import read_rknn
-from tfbert_npu.errors import ArtifactError, require
+from tfbert_npu.errors import require
 from tfbert_npu.export import gate
-from tfbert_npu.export.compiler import Signature, compile_file, custom_string, simulate
+from tfbert_npu.export.checks import (
+    ExportRun,
+    StrictError,
+    calibration_batches,
+    check_header,
+    check_ranges,
+    check_targets,
+    gate_inputs,
+    pass_gate,
+)
+from tfbert_npu.export.compiler import Signature, compile_file, custom_string
 from tfbert_npu.export.contents import Exported, write_contents
 from tfbert_npu.export.cost import Cost
 from tfbert_npu.export.directory import check_target, staged
 from tfbert_npu.export.graph.model import GraphOptions, Head
-from tfbert_npu.export.onnx_file import prepared, run_onnx
-from tfbert_npu.export.options import RknnOptions, Shape, checked_options
-from tfbert_npu.export.quantize.calibration import calibration_set, default_texts, resized
+from tfbert_npu.export.onnx_file import prepared
+from tfbert_npu.export.options import Shape, checked_options
+from tfbert_npu.export.quantize.calibration import default_texts, resized
 from tfbert_npu.export.quantize.pipeline import compile_int8, quantise
 from tfbert_npu.export.quantize.recipe import Recipe
 from tfbert_npu.export.quantize.search import Study, search
-from tfbert_npu.export.samples import TEXTS, Inputs, random_inputs, text_inputs
-from tfbert_npu.export.source import FLOAT16_MAX, ExportSource, graph_of, source_of, tensorflow_reference
-from tfbert_npu.export.toolchain.environment import Toolchain, find_toolchain
+from tfbert_npu.export.source import graph_of, source_of, tensorflow_reference
+from tfbert_npu.export.toolchain.environment import find_toolchain
 from tfbert_npu.export.worker import Limits, VendorSession, WorkerError
 
-_GATE_RUNS = 4
 _LOG = "compiler.log"
-
-
-class StrictError(ArtifactError):
-    """The CPU would compute what the NPU should, and the caller asked for an error in that case."""
-
-
-@dataclass
-class _Run:
-    """What one export needs at hand throughout."""
-
-    source: ExportSource
-    options: RknnOptions
-    toolchain: Toolchain
-    limits: Limits
-    texts: Sequence[str] | None
-    min_cosine: float
-    strict: bool
-    say: Callable[[str], None]
-    warnings: list[str] = field(default_factory=list)
-    calibration: Sequence[Mapping[str, np.ndarray]] | None = None
-    recipe: Recipe | None = None
-    quantisation: dict[str, Any] = field(default_factory=dict)
 
 
 def export_rknn(
@@ -170,7 +152,7 @@ def export_rknn(
         calibration = default_texts()
     if calibration is not None and len(calibration) == 0:
         raise ValueError("calibration holds no text; leave it out for our own sentences")
-    run = _Run(
+    run = ExportRun(
         source=tensorflow_reference(source),
         options=options,
         toolchain=find_toolchain(python, toolkit_version),
@@ -182,7 +164,7 @@ def export_rknn(
         recipe=recipe,
     )
     if options.precision != "fp16" and calibration:
-        run.calibration = _calibration(run, calibration)
+        run.calibration = calibration_batches(run, calibration)
     with _evidence(target) as failed, staged(target, overwrite=overwrite) as staging:
         try:
             if options.precision != "fp16" and recipe is None:
@@ -201,7 +183,7 @@ def export_rknn(
     return manifest
 
 
-def _export(run: _Run, staging: Path, name: str, user_string: str) -> Manifest:
+def _export(run: ExportRun, staging: Path, name: str, user_string: str) -> Manifest:
     options, source = run.options, run.source
     started = time.monotonic()
     quantised = None
@@ -235,8 +217,8 @@ def _export(run: _Run, staging: Path, name: str, user_string: str) -> Manifest:
             **({"user": user_string} if user_string else {}),
         }
     )
-    inputs = {shape: _gate_inputs(run, shape) for shape in options.shapes}
-    ranges = _ranges(run, onnx_path, signature, inputs[options.shapes[0]][-1])
+    inputs = {shape: gate_inputs(run, shape) for shape in options.shapes}
+    ranges = check_ranges(run, onnx_path, signature, inputs[options.shapes[0]][-1])
 
     costs: dict[Shape, Cost] = {}
     agreements: dict[Shape, dict[str, gate.Agreement]] = {}
@@ -259,11 +241,11 @@ def _export(run: _Run, staging: Path, name: str, user_string: str) -> Manifest:
                 )
             for shape in shapes:
                 run.say(f"simulating {shape[0]}x{shape[1]}")
-                agreements[shape] = _gate(run, session, signature, onnx_path, inputs[shape], staging)
+                agreements[shape] = pass_gate(run, session, signature, onnx_path, inputs[shape], staging)
             session.export(staging / file)
             peak = max(peak, session.peak_memory)
-        _check_header(staging / file, run, custom)
-    _check_targets(run, costs)
+        check_header(staging / file, run, custom)
+    check_targets(run, costs)
     run.say("writing the directory")
     return write_contents(
         staging,
@@ -288,31 +270,7 @@ def _export(run: _Run, staging: Path, name: str, user_string: str) -> Manifest:
     )
 
 
-def _gate_inputs(run: _Run, shape: Shape) -> list[Inputs]:
-    if run.source.tokenizer is not None:
-        batches = text_inputs(run.source.tokenizer, run.texts or TEXTS, shape, _GATE_RUNS)
-    else:
-        batches = random_inputs(run.source.config, shape, _GATE_RUNS)
-    if run.options.masked_positions is not None:
-        rng = np.random.default_rng(0)
-        size = (shape[0], run.options.masked_positions)
-        for batch in batches:
-            batch["masked_lm_positions"] = rng.integers(0, shape[1], size).astype(np.int32)
-    return batches
-
-
-def _calibration(
-    run: _Run, calibration: Sequence[str] | Sequence[Mapping[str, np.ndarray]]
-) -> Sequence[Mapping[str, np.ndarray]]:
-    texts = [item for item in calibration if isinstance(item, str)]
-    if not texts:
-        return [item for item in calibration if not isinstance(item, str)]
-    if run.source.tokenizer is None:
-        raise ValueError("calibration texts need a tokenizer; give tokenizer=, a directory with vocab.txt")
-    return calibration_set(run.source.tokenizer, texts, run.options.shapes[0])
-
-
-def _recipe(run: _Run, staging: Path, min_cosine: float | None, max_cost: float | None) -> Recipe:
+def _recipe(run: ExportRun, staging: Path, min_cosine: float | None, max_cost: float | None) -> Recipe:
     """The default recipe, or the one that a search finds."""
     if min_cosine is None and max_cost is None:
         return Recipe()
@@ -324,101 +282,6 @@ def _recipe(run: _Run, staging: Path, min_cosine: float | None, max_cost: float 
         found = search(study, min_cosine=min_cosine, max_cost=max_cost)
     run.quantisation.update(found.as_dict())
     return found.chosen.recipe
-
-
-def _gate(
-    run: _Run,
-    session: VendorSession,
-    signature: Signature,
-    onnx_path: Path,
-    batches: Sequence[Inputs],
-    staging: Path,
-) -> dict[str, gate.Agreement]:
-    fed = prepared(run.source, batches, run.options.embeddings)
-    expected: Sequence[Mapping[str, Any]]
-    if run.source.reference is not None:
-        expected = [run.source.reference(batch) for batch in batches]
-    else:
-        expected = run_onnx(onnx_path, fed)
-    compared = []
-    for batch, given, wanted in zip(batches, fed, expected, strict=True):
-        got = simulate(session, signature, given)
-        compared.append(
-            {
-                spec.name: gate.agreement(got[spec.name], np.asarray(wanted[spec.name]), batch["input_mask"])
-                for spec in signature.outputs
-            }
-        )
-    worst = gate.worst_of(compared)
-    wrong = gate.failures(worst, run.min_cosine)
-    if wrong:
-        (staging / "gate.json").write_text(json.dumps(gate.summary(worst), indent=2) + "\n")
-        run.say("the gate failed; asking the vendor for its analysis")
-        arrays = [np.ascontiguousarray(fed[0][s.name], s.dtype) for s in signature.inputs]
-        table = session.analyse(arrays, staging / "analysis")
-        raise gate.GateError(
-            f"the compiled model is not the model: {'; '.join(wrong)}; "
-            f"the cosine of every operator is in {table}"
-        )
-    return worst
-
-
-def _ranges(run: _Run, onnx_path: Path, signature: Signature, batch: Inputs) -> dict[str, float]:
-    one = {name: value[:1] for name, value in batch.items()}
-    fed = prepared(run.source, [one], run.options.embeddings)[0]
-    ranges = gate.activation_ranges(os.fspath(onnx_path), [fed[spec.name] for spec in signature.inputs])
-    name = max(ranges, key=lambda key: ranges[key])
-    if not ranges[name] < FLOAT16_MAX:
-        raise gate.GateError(
-            f"the activations of {name} reach {ranges[name]:.3g}, more than float16's {FLOAT16_MAX:.0f}; "
-            f"the model cannot run in fp16, see {onnx_path}"
-        )
-    if ranges[name] > FLOAT16_MAX / 4:
-        run.warnings.append(
-            f"the activations of {name} reach {ranges[name]:.3g} of float16's {FLOAT16_MAX:.0f}"
-        )
-    return dict(sorted(ranges.items(), key=lambda pair: -pair[1])[:10])
-
-
-def _check_header(path: Path, run: _Run, custom: str) -> None:
-    header = read_rknn(path)
-    if (
-        header.platforms != (run.options.platform.target,)
-        and run.options.platform.target not in header.platforms
-    ):
-        # The vendor writes rk3568 for its twin rk3566.
-        twins = {"rk3566", "rk3568"}
-        if not {run.options.platform.target, *header.platforms} <= twins:
-            raise ArtifactError(f"{path.name} says that it is for {header.platforms}; please report this")
-    if header.custom_string != custom:
-        raise ArtifactError(f"{path.name} lost its custom string; please report this")
-
-
-def _check_targets(run: _Run, costs: Mapping[Shape, Cost]) -> None:
-    for (batch, length), cost in costs.items():
-        fused = sum(operator.kind == "exSDPAttention" for operator in cost.operators)
-        if run.options.platform.fuses_attention and fused < run.source.config.num_hidden_layers:
-            text = (
-                f"at {batch}x{length} the compiler fused the attention of {fused} of "
-                f"{run.source.config.num_hidden_layers} layers; shapes of one batch size in a file, or "
-                'layout="static", and optimization_level 3 let it fuse all'
-            )
-            run.warnings.append(text)
-            run.say(f"warning: {text}")
-        lost = cost.unexpected_on_cpu
-        if not lost:
-            continue
-        kinds = Counter(operator.kind for operator in lost).most_common()
-        names = ", ".join(f"{count} {kind}" for kind, count in kinds)
-        largest = max(lost, key=lambda operator: operator.kib)
-        text = (
-            f"at {batch}x{length} the CPU computes {len(lost)} operators that the NPU should ({names}), "
-            f"the largest {largest.name} with {largest.kib} KiB"
-        )
-        if run.strict:
-            raise StrictError(f"{text}; leave out strict to accept that")
-        run.warnings.append(text)
-        run.say(f"warning: {text}")
 
 
 @contextlib.contextmanager

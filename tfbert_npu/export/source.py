@@ -78,10 +78,11 @@ def source_of(
     """Take a model apart.
 
     Args:
-        model: A `BertEncoder`, its `.mlm`, one of the `BertFor...` models, a directory or hub repository
-            with a Hugging Face checkpoint, or an `ExportSource`.
+        model: A `BertEncoder`, its `.mlm`, one of the `BertFor...` models, a functional model on top of a
+            `BertEncoder`, a directory or hub repository of any form that `pull_from_hub` knows, or an
+            `ExportSource`.
         head: What stands on the encoder; by default what the model or `config.json` says.
-        tokenizer: Directory with `vocab.txt`; by default the checkpoint's.
+        tokenizer: Directory with `vocab.txt`; by default that of a Hugging Face checkpoint.
 
     Raises:
         ValueError: The model is none of these.
@@ -147,6 +148,8 @@ def check_numbers(state: Mapping[str, np.ndarray]) -> None:
 
 def _from_directory(model: str | os.PathLike[str], head: Head | None) -> ExportSource:
     directory = local_directory(model, _WANTED)
+    if not (directory / "config.json").is_file() or not any(directory.glob("*.safetensors")):
+        return _from_another_form(model, head)
     config = BertConfig.from_json(directory / "config.json", source="huggingface")
     state = to_state(read_tensors(directory), config)
     if head is None:
@@ -156,6 +159,13 @@ def _from_directory(model: str | os.PathLike[str], head: Head | None) -> ExportS
     rows = [*encoder_rows(config), *(pooler_rows(config) if has_pooler(state, config) else ())]
     check_state(state, rows, config)
     return ExportSource(config, state, head, directory if _has_vocabulary(directory) else None)
+
+
+def _from_another_form(model: str | os.PathLike[str], head: Head | None) -> ExportSource:
+    """TF-Hub modules, Google's checkpoints and what else `pull_from_hub` rebuilds; needs TensorFlow."""
+    from tfbert_npu.hub.pull import pull_from_hub
+
+    return _from_keras(pull_from_hub(model, component="encoder" if head in (None, "encoder") else "model"))
 
 
 def _has_vocabulary(directory: Path) -> bool:

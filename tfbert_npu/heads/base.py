@@ -135,6 +135,11 @@ class BertHead(keras.Model):
         seed = self.seed_generator.next() if training and rate else None
         return dropout(x, rate, seed, salt=4)
 
+    @property
+    def num_classes(self) -> int | None:
+        """Number of values that an integer label may have; None where labels are no class indices."""
+        return None
+
     def default_loss(self) -> Any:
         """The loss of transformers' class of that name: a Keras loss, or a dict of them by output."""
         raise NotImplementedError
@@ -155,6 +160,32 @@ class BertHead(keras.Model):
             loss = self.default_loss()
             loss_weights = self.default_loss_weights() if loss_weights is None else loss_weights
         super().compile(optimizer=optimizer, loss=loss, loss_weights=loss_weights, **kwargs)
+
+    def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
+        # To learn a batch's shapes Keras averages it over the replicas, which fails for a dict over several
+        # machines; the part of a single replica says as much.
+        strategy = self.distribute_strategy
+        if iterator is not None and strategy.num_replicas_in_sync > 1:
+            _, _, batches = next(iter(iterator))
+            data_batch = keras.tree.map_structure(
+                lambda value: strategy.experimental_local_results(value)[0], next(batches)
+            )
+            iterator = None
+        super()._maybe_symbolic_build(iterator=iterator, data_batch=data_batch)
+
+    def train_step(self, data: Any) -> dict[str, Any]:
+        """One step of `fit`."""
+        return self._reducible(super().train_step(data))
+
+    def test_step(self, data: Any) -> dict[str, Any]:
+        """One step of `evaluate`."""
+        return self._reducible(super().test_step(data))
+
+    def _reducible(self, logs: dict[str, Any]) -> dict[str, Any]:
+        # Over several machines Keras averages a step's logs along an axis that scalars do not have.
+        if self.distribute_strategy.cluster_resolver is None:
+            return logs
+        return {name: ops.reshape(value, (1,)) for name, value in logs.items()}
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
         """Compile as a saved model was, optimizer state to be filled in by the loader."""

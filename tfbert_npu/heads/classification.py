@@ -48,6 +48,11 @@ class BertForSequenceClassification(_PooledHead):
             return self.config.problem_type
         return "regression" if self.config.num_labels == 1 else "single_label_classification"
 
+    @property
+    def num_classes(self) -> int | None:
+        """Number of labels, where a text has one of them."""
+        return self.config.num_labels if self.problem_type == "single_label_classification" else None
+
     def default_loss(self) -> keras.losses.Loss:
         """Cross-entropy, binary cross-entropy per label, or mean squared error."""
         if self.problem_type == "regression":

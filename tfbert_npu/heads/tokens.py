@@ -27,6 +27,11 @@ class BertForTokenClassification(BertHead):
         rate = self.config.hidden_dropout_prob if self.config.model_type == "distilbert" else None
         return self.classifier(self._drop(states, training, rate))
 
+    @property
+    def num_classes(self) -> int:
+        """Number of labels."""
+        return self.config.num_labels
+
     def default_loss(self) -> keras.losses.Loss:
         """Mean cross-entropy over the labelled tokens."""
         return cross_entropy()

@@ -81,6 +81,7 @@ def _class_of(state: Mapping[str, np.ndarray]) -> str | None:
 
 
 def _named_class(folder: Path) -> str:
+    BertConfig.from_json(folder / "config.json", source="huggingface")  # says what is wrong with the file
     values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     named = values.get("architectures") if isinstance(values, dict) else None
     architecture = str(named[0]) if isinstance(named, list) and named else ""

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, get_args
 
 from tfbert_npu.errors import CheckpointError, require
-from tfbert_npu.repository import list_files, local_directory
+from tfbert_npu.paths import list_files
+from tfbert_npu.repository import local_directory
 from tfbert_npu.weights.layout import Component, Layout, find_layout
 
 
@@ -40,6 +41,8 @@ def pull_from_hub(
     - Google's TensorFlow 1 checkpoint: as Hugging Face; `component="model"` gives the class whose weights it
       holds, such as `BertForPreTraining`.
     - `pytorch_model.bin` alone: only where PyTorch is installed, with its tensors-only loader.
+    - An NPU artefact of `export_rknn`: `load_npu(directory)`, which takes and gives numpy arrays and is no
+      Keras layer.
     - Any other TF2 SavedModel: only with `trust_saved_model=True`, as a `TrustedSavedModel` that runs the
       SavedModel's own graph.
 
@@ -78,7 +81,11 @@ def pull_from_hub(
     layout = _layout(repo_id, list_files(directory), component)
     folder = directory / layout.folder
     if layout.form == "npu":
-        raise CheckpointError(_npu_message(folder))
+        if component not in ("auto", "model") or not (folder / "manifest.json").is_file():
+            raise CheckpointError(_npu_message(folder))
+        from tfbert_npu.runtime import load_npu
+
+        return load_npu(folder)
     if layout.form == "saved_model":
         layer = _from_saved_model(folder, component, trust_saved_model, allow_ops)
     else:
@@ -194,20 +201,19 @@ def _remember_vocabulary(encoder: Any, path: Path | None, lower_case: bool | Non
 def _lower_case(folder: Path) -> bool | None:
     try:
         values = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     value = values.get("do_lower_case") if isinstance(values, dict) else None
     return value if isinstance(value, bool) else None
 
 
 def _npu_message(folder: Path) -> str:
-    ours = (folder / "manifest.json").is_file()
-    what = (
-        "an artefact for a Rockchip NPU"
-        if ours
-        else "RKNN files for a Rockchip NPU (rk-transformers' layout)"
-    )
+    if not (folder / "manifest.json").is_file():
+        return (
+            f"{folder} holds RKNN files of rk-transformers, without the manifest.json of an artefact; "
+            "make one with export_rknn from the model that they came from"
+        )
     return (
-        f"{folder} holds {what} and no weights that Keras can load; run it with load_npu(directory), or load "
-        "the model it was made from and call .delegate_to(directory)"
+        f"{folder} holds an artefact for a Rockchip NPU and no weights that Keras can load; run it with "
+        "load_npu(directory), or load the model it was made from and call .delegate_to(directory)"
     )

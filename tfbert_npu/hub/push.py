@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from tfbert_npu.hub.card import CARD, MANIFEST, CardInfo, make_card
-from tfbert_npu.repository import file_inside, list_files
+from tfbert_npu.paths import file_inside, list_files
+from tfbert_npu.repository import first_line, unreachable
 
 
 def push_to_hub(
@@ -120,8 +121,6 @@ def _upload(
 ) -> str:
     from huggingface_hub import CommitOperationAdd, HfApi
     from huggingface_hub.errors import HfHubHTTPError
-
-    from tfbert_npu.repository import first_line, unreachable
 
     api = HfApi(token=token)
     try:

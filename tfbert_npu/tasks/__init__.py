@@ -7,27 +7,16 @@ no TensorFlow of their own. Names load on first use.
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
+from tfbert_npu.lazy import lazy_names
 
 _HOME = {
-    "answer": "tfbert_npu.tasks.answers",
-    "classify": "tfbert_npu.tasks.classes",
-    "embed": "tfbert_npu.tasks.embedding",
-    "fill_mask": "tfbert_npu.tasks.masked_words",
-    "ner": "tfbert_npu.tasks.entities",
+    "answer": ".answers",
+    "classify": ".classes",
+    "embed": ".embedding",
+    "fill_mask": ".masked_words",
+    "ner": ".entities",
 }
 
 __all__ = sorted(_HOME)
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(_HOME[name]), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOME])
+__getattr__, __dir__ = lazy_names(__name__, _HOME)

@@ -55,7 +55,8 @@ def run(
     """Run a model over rows of word ids.
 
     Args:
-        model: A head, or a callable from the three inputs, int32 [B, S], to an array or a dict of arrays.
+        model: A head, or a callable (or an object's `run`) from the three inputs, int32 [B, S], to an array
+            or a dict of arrays.
         rows: Word ids with their special tokens.
         types: Token types, as long as the rows; 0 by default.
         batch_size: Rows per call.
@@ -93,15 +94,18 @@ def pad(rows: Sequence[Sequence[int]], types: Sequence[Sequence[int]] | None, pa
 
 def call(model: Any, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """One call of a model, as float32 numpy arrays by name."""
-    # A Keras model's predict_on_batch is compiled; calling the model would run it op by op.
-    function: Callable[..., Any] = getattr(model, "predict_on_batch", model)
+    # A Keras model's predict_on_batch is compiled; calling the model would run it op by op. A
+    # `runtime.Backend` is not called but run.
+    function: Callable[..., Any] = getattr(model, "predict_on_batch", None) or getattr(model, "run", model)
     positions = getattr(getattr(model, "config", None), "max_position_embeddings", None)
     if positions is not None and inputs["input_word_ids"].shape[-1] > positions:
         inputs = {name: array[..., :positions] for name, array in inputs.items()}
     outputs = function(dict(inputs))
     if not isinstance(outputs, Mapping):
         outputs = {"logits": outputs}
-    return {name: np.asarray(array, dtype=np.float32) for name, array in outputs.items()}
+    # Under a distribution strategy every replica answers, one after the other, the same.
+    rows = len(inputs["input_word_ids"])
+    return {name: np.asarray(array, dtype=np.float32)[:rows] for name, array in outputs.items()}
 
 
 def softmax(logits: np.ndarray, axis: int = -1) -> np.ndarray:

@@ -83,7 +83,7 @@ class Batches:
             self._features = lambda: kept
         self.rows = 0
         labelled = False
-        for feature in self._features():
+        for feature in self.features_of(0):
             self.rows += 1
             labelled = labelled or _is_labelled(feature.label)
         if not self.rows:
@@ -102,6 +102,10 @@ class Batches:
             return self.rows // self.options.batch_size
         return -(-self.rows // self.options.batch_size)
 
+    def features_of(self, epoch: int) -> Iterable[Feature]:
+        """The features of an epoch, in the file's order; as many in every epoch."""
+        return self._features()
+
     def epoch(self, number: int, skip: int = 0) -> Iterator[Batch]:
         """The batches of epoch `number`, counted from 0, without the first `skip`."""
         for batch in islice(self._grouped(number), skip, None):
@@ -110,8 +114,9 @@ class Batches:
     def _grouped(self, epoch: int) -> Iterator[list[Feature]]:
         options = self.options
         random = np.random.default_rng([options.seed, epoch])
-        stream = _shuffled(self._features(), options.shuffle, random) if options.shuffle else self._features()
-        stream = iter(stream)
+        stream = iter(self.features_of(epoch))
+        if options.shuffle:
+            stream = _shuffled(stream, options.shuffle, random)
         while chunk := list(islice(stream, options.batch_size * options.group)):
             if options.group > 1:
                 chunk.sort(key=lambda feature: feature.length)

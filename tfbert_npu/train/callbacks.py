@@ -147,13 +147,14 @@ class SaveState(keras.callbacks.Callback):
     `history.json` beside the state holds the logs of the epochs done.
     """
 
-    def __init__(self, position: Position, path: Path, every: int, is_chief: bool = True) -> None:
+    def __init__(self, position: Position, path: Path, every: int, steps: int, is_chief: bool = True) -> None:
         super().__init__()
-        self.position, self.path, self.every, self.is_chief = position, path, every, is_chief
+        self.position, self.path, self.is_chief = position, path, is_chief
+        self.every, self.steps = every, steps
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        """Save after each `every` batches."""
-        if self.every and self.position.step % self.every == 0:
+        """Save after each `every` batches; an epoch's last is left to its end, which evaluates it first."""
+        if self.every and self.position.step % self.every == 0 and self.position.step < self.steps:
             self._save()
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:

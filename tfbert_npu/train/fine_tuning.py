@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -90,7 +91,9 @@ def fine_tune(
         cache=data.cache,
         class_weights=weights,
     )
-    with scope:
+    with scope, warnings.catch_warnings():
+        # Weights that are new are what is trained here.
+        warnings.filterwarnings("ignore", ".*start from new weights", UserWarning)
         kwargs: dict[str, Any] = {} if labels is None else {"labels": labels}
         if task.problem_type is not None:
             kwargs["problem_type"] = task.problem_type

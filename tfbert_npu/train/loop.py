@@ -13,6 +13,7 @@ import keras
 from tfbert_npu.errors import require
 from tfbert_npu.train.batches import Batches
 from tfbert_npu.train.callbacks import Advance, KeepBest, Position, ProgressBar, SaveState, StopOnNaN
+from tfbert_npu.train.features import IGNORED
 from tfbert_npu.train.optimizer import BertAdamW, layer_factors
 from tfbert_npu.train.options import TrainOptions
 from tfbert_npu.train.schedule import LinearWarmup
@@ -77,9 +78,11 @@ def train(
         The logs of each epoch.
 
     Raises:
+        ValueError: A label is outside the range of the model's classes.
         DivergedError: The loss became NaN or infinite.
         CheckpointError: The state in `out` belongs to another training.
     """
+    check_labels(batches, model.num_classes)
     out.mkdir(parents=True, exist_ok=True)
     state = out / FILE
     steps = len(batches)
@@ -103,7 +106,7 @@ def train(
         callbacks.append(keras.callbacks.TensorBoard(out / "tensorboard", update_freq="epoch"))
     if progress and is_chief:
         callbacks.append(ProgressBar(position, steps, options.epochs))
-    callbacks.append(SaveState(position, state, options.save_every, is_chief))
+    callbacks.append(SaveState(position, state, options.save_every, steps, is_chief))
     # `fit` knows one number of steps for all of its epochs, so an interrupted epoch is ended by a call of its
     # own.
     lasts = [position.epoch + 1, options.epochs] if position.step else [options.epochs]
@@ -122,6 +125,28 @@ def train(
     if is_chief:
         state.unlink(missing_ok=True)
     return position.history
+
+
+def check_labels(batches: Batches, classes: int | None) -> None:
+    """Look at every label before the first step: TensorFlow finds one out of range at best in mid-training.
+
+    Args:
+        batches: The data.
+        classes: Number of classes; None: the labels are no class indices.
+
+    Raises:
+        ValueError: A label is not in 0 to `classes - 1`; says of which row.
+    """
+    if classes is None:
+        return
+    for row, feature in enumerate(batches.features_of(0)):
+        labels = feature.label if isinstance(feature.label, list) else [feature.label]
+        for label in labels:
+            if label != IGNORED and not (isinstance(label, int) and 0 <= label < classes):
+                raise ValueError(
+                    f"row {row} of the data has the label {label!r}, but the model's labels are 0 to "
+                    f"{classes - 1}; mend the data, or make the model with more labels"
+                )
 
 
 def dataset(
@@ -151,4 +176,7 @@ def dataset(
         data = data.map(lambda number, batch: transform(number, *batch))
     options = tf.data.Options()
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
-    return data.with_options(options).prefetch(2)
+    # No prefetching, neither ours nor tf.data's own: the thread that fetches calls Python, and to destroy its
+    # iterator while Python's lock is held waits for that thread for ever.
+    options.experimental_optimization.inject_prefetch = False
+    return data.with_options(options)

@@ -18,6 +18,7 @@ from tfbert_npu.preprocess import BertTokenizer
 from tfbert_npu.tasks.answers import answer
 from tfbert_npu.tasks.classes import classify
 from tfbert_npu.tasks.entities import tag_words
+from tfbert_npu.tasks.running import call
 from tfbert_npu.tasks.words import given_words
 from tfbert_npu.train.batches import Batches, BatchOptions
 from tfbert_npu.train.data_options import DataOptions, TaskName
@@ -167,7 +168,7 @@ class ChoiceTask(Task[ChoiceExample]):
         """Accuracy."""
         options = BatchOptions(seq_length=self.seq_length, shuffle=0, group=1)
         batches = Batches(lambda: (feature for e in examples for feature in self.features(e)), options)
-        found = [int(i) for x, _, _ in batches.epoch(0) for i in model.predict_on_batch(x).argmax(-1)]
+        found = [int(i) for x, _, _ in batches.epoch(0) for i in call(model, x)["logits"].argmax(-1)]
         return {"accuracy": float(np.mean([i == e.label for i, e in zip(found, examples, strict=True)]))}
 
 

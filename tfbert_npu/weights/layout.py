@@ -78,23 +78,26 @@ def _layout_of(files: Sequence[str], component: Component) -> tuple[Form, list[s
             f for f in files if re.fullmatch(r"variables/variables\.(index|data-\d+-of-\d+)|assets/.+", f)
         ]
         return "saved_model", ["saved_model.pb", *wanted]
-    has_vocabulary = bool({"vocab.txt", "tokenizer.json"} & names)
-    if component == "preprocessor" and has_vocabulary and names & {"config.json", "tokenizer_config.json"}:
-        return "huggingface", [*(["config.json"] if "config.json" in names else []), *tokenizer]
+    if component == "preprocessor":
+        if not {"vocab.txt", "tokenizer.json"} & names:
+            return None
+        configs = [name for name in ("config.json", "bert_config.json") if name in names]
+        return ("google" if configs == ["bert_config.json"] else "huggingface"), [*configs, *tokenizer]
     if "config.json" in names:
         weights = _safetensors(names)
         if weights:
             return "huggingface", ["config.json", *weights, *tokenizer]
     if "bert_config.json" in names:
-        if component == "preprocessor" and "vocab.txt" in names:
-            return "google", ["bert_config.json", "vocab.txt"]
         checkpoint = [f for f in files if re.fullmatch(r"[^/]+\.(index|data-\d{5}-of-\d{5})", f)]
         if any(file.endswith(".index") for file in checkpoint):
             return "google", ["bert_config.json", *_complete(checkpoint), *tokenizer[:1]]
     if "config.json" in names:
         npu = [f for f in files if f.endswith(".rknn")]
+        if npu and "manifest.json" in names:
+            # The manifest vouches for every file, so they are all needed.
+            return "npu", [f for f in files if not PurePosixPath(f).name.startswith(".")]
         if npu:
-            described = [f for f in ("manifest.json", "rknn.json", "model.onnx") if f in names]
+            described = [f for f in ("rknn.json", "model.onnx") if f in names]
             return "npu", ["config.json", *npu, *described, *tokenizer]
         pickles = _sharded(names, "pytorch_model", ".bin")
         if pickles:
@@ -143,7 +146,7 @@ def _nothing_known(files: Iterable[str], component: Component) -> str:
     names = {PurePosixPath(file).name for file in files}
     others = [f"{meaning} ({name})" for name, meaning in _ELSEWHERE.items() if name in names]
     if component == "preprocessor":
-        return "there is no vocabulary: no vocab.txt beside a config, and no TF-Hub preprocessor"
+        return "there is no vocabulary: no vocab.txt, no tokenizer.json and no TF-Hub preprocessor"
     if others:
         return (
             f"the weights are in a form that is not read here: {', '.join(others)}; load the model once with "

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from tfbert_npu.errors import CheckpointError, require
-from tfbert_npu.repository import file_inside
+from tfbert_npu.paths import file_inside
 from tfbert_npu.weights.checkpoint import read_variables
 
 SAVED_MODEL = "saved_model.pb"

@@ -8,25 +8,24 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from tfbert_npu.config import Activation, BertConfig
+from tfbert_npu.config import BertConfig
 from tfbert_npu.errors import CheckpointError
 from tfbert_npu.weights.checkpoint import Checkpoint
 from tfbert_npu.weights.names import Row, encoder_rows, mlm_rows, pooler_rows
 from tfbert_npu.weights.saved_model import SavedModel, layer_numbers
+from tfbert_npu.weights.tfhub_graph import TRUST, EncoderGraph
 
 Kind = Literal["encoder", "preprocessor", "other"]
 
 # Name of the Asset by which `export_saved_model` carries the configuration.
 CONFIG_ASSET = "config_file"
-
-_TRUST = "pass trust_saved_model=True to run its own graph instead of rebuilding it"
 
 # Names of older exports, rewritten to the newest. The first BERTs on TF-Hub came from a model class whose
 # scope was `bert_model`; later ones may have a scope of the encoder network's name in front.
@@ -80,7 +79,7 @@ def read_encoder(model: SavedModel) -> Checkpoint:
     unknown = sorted(name for name in tensors if not name.startswith("seed_generator"))
     if unknown:
         raise CheckpointError(
-            f"{model.directory} holds variables that BERT does not have ({', '.join(unknown[:6])}); {_TRUST}"
+            f"{model.directory} holds variables that BERT does not have ({', '.join(unknown[:6])}); {TRUST}"
         )
     return Checkpoint(
         config,
@@ -140,10 +139,10 @@ def read_preprocessor(model: SavedModel) -> PreprocessorSpec:
     ops = {node.op for node in model.ops()}
     if not any("WordpieceTokenize" in op or "FastBertNormalize" in op for op in ops):
         raise CheckpointError(
-            f"{model.directory} is a preprocessor without WordPiece (SentencePiece, as ALBERT's?); {_TRUST}"
+            f"{model.directory} is a preprocessor without WordPiece (SentencePiece, as ALBERT's?); {TRUST}"
         )
     if not model.meta_graph.asset_file_def:
-        raise CheckpointError(f"{model.directory} has no vocabulary among its assets; {_TRUST}")
+        raise CheckpointError(f"{model.directory} has no vocabulary among its assets; {TRUST}")
     return PreprocessorSpec(
         vocabulary=model.asset_file(0),
         lower_case="CaseFoldUTF8" in ops,
@@ -160,7 +159,7 @@ def _read_own_preprocessor(model: SavedModel) -> PreprocessorSpec:
         return PreprocessorSpec(
             vocabulary, bool(settings["lower_case"]), int(settings["seq_length"]), dict(settings)
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} holds no settings of a preprocessor; export it again") from error
 
 
@@ -183,7 +182,7 @@ def _seq_length(model: SavedModel) -> int:
         shape = outputs["input_word_ids"].tensor_spec_value.shape if "input_word_ids" in outputs else None
         if shape is not None and len(shape.dim) == 2 and shape.dim[1].size > 0:
             return shape.dim[1].size
-    raise CheckpointError(f"{model.directory} does not say its default seq_length; {_TRUST}")
+    raise CheckpointError(f"{model.directory} does not say its default seq_length; {TRUST}")
 
 
 def _listed(value: Any) -> list[Any]:
@@ -214,11 +213,11 @@ def _config(model: SavedModel, tensors: dict[str, np.ndarray]) -> BertConfig:
     layers = layer_numbers(tensors)
     if "embedding_projection/kernel" in tensors:
         raise CheckpointError(
-            f"{model.directory} has embeddings narrower than its hidden states, which BERT has not; {_TRUST}"
+            f"{model.directory} has embeddings narrower than its hidden states, which BERT has not; {TRUST}"
         )
     if layers != set(range(len(layers))) or not layers:
         raise CheckpointError(
-            f"{model.directory} is no BERT: its encoder layers are {sorted(layers)}; {_TRUST}"
+            f"{model.directory} is no BERT: its encoder layers are {sorted(layers)}; {TRUST}"
         )
     needed = (
         "word_embeddings/embeddings",
@@ -229,13 +228,13 @@ def _config(model: SavedModel, tensors: dict[str, np.ndarray]) -> BertConfig:
     )
     missing = [name for name in needed if name not in tensors]
     if missing:
-        raise CheckpointError(f"{model.directory} is no BERT: it has no {', '.join(missing)}; {_TRUST}")
+        raise CheckpointError(f"{model.directory} is no BERT: it has no {', '.join(missing)}; {TRUST}")
     words, positions, types, query, inner = (tensors[name] for name in needed)
     if {words.ndim, positions.ndim, types.ndim, inner.ndim} != {2} or query.ndim != 3:
         raise CheckpointError(
-            f"{model.directory}: the shapes of its variables are not those of a TF-Hub BERT; {_TRUST}"
+            f"{model.directory}: the shapes of its variables are not those of a TF-Hub BERT; {TRUST}"
         )
-    graph = _EncoderGraph(model)
+    graph = EncoderGraph(model)
     graph.check_form()
     hidden_dropout, attention_dropout = graph.dropout_rates()
     try:
@@ -254,101 +253,3 @@ def _config(model: SavedModel, tensors: dict[str, np.ndarray]) -> BertConfig:
         )
     except ValueError as error:
         raise CheckpointError(f"{model.directory}: {error}") from error
-
-
-class _EncoderGraph:
-    """The nodes of the whole-encoder functions, by the scope of their names."""
-
-    def __init__(self, model: SavedModel) -> None:
-        self._directory = model.directory
-        self._nodes = [
-            (match[1], node)
-            for node in model.ops()
-            if (match := re.search(r"(?:^|/)(?:transformer|encoder)/(layer_\d+/.*)$", node.name))
-        ]
-        if not self._nodes:
-            raise CheckpointError(f"{model.directory} has no graph of an encoder with layers; {_TRUST}")
-
-    def _below(self, scope: str) -> Iterator[tuple[str, Any]]:
-        for name, node in self._nodes:
-            if re.match(scope, name):
-                yield name, node
-
-    def check_form(self) -> None:
-        """Refuse what is built otherwise than BERT though its variables have the same names."""
-        for name, node in self._nodes:
-            if re.match(r"layer_\d+/strided_slice(_\d+)?$", name):
-                raise CheckpointError(
-                    f"{self._directory} gives only some positions of its last layer (output_range); {_TRUST}"
-                )
-            if re.match(r"layer_\d+/self_attention/query/einsum/Einsum$", name) and any(
-                "self_attention_layer_norm" in source for source in node.input
-            ):
-                raise CheckpointError(
-                    f"{self._directory} normalises before attention, not after it (norm_first); {_TRUST}"
-                )
-
-    def activation(self) -> Activation:
-        """The activation between a layer's two dense layers."""
-        ops = {
-            node.op
-            for _, node in self._below(r"layer_0/((intermediate_)?activation(_\d+)?|intermediate)/")
-            if node.op not in _PLUMBING
-        }
-        if "Erf" in ops or "Erfc" in ops:
-            return "gelu"
-        if "Gelu" in ops:
-            raise CheckpointError(f"{self._directory} has a fused GELU of unknown form; {_TRUST}")
-        for activation, needed in _ACTIVATION_OPS:
-            if ops == needed:
-                return activation
-        raise CheckpointError(
-            f"{self._directory} has an activation that is not known here ({', '.join(sorted(ops))}); {_TRUST}"
-        )
-
-    def layer_norm_eps(self) -> float:
-        """The constant that is added to the variance."""
-        for name, node in self._below(r"layer_0/output_layer_norm/"):
-            if name.endswith("batchnorm/add/y"):
-                return float(np.format_float_scientific(_constant(node), precision=3))
-        return 1e-12
-
-    def dropout_rates(self) -> tuple[float, float]:
-        """Rates after the dense layers and on the attention weights; 0 where training drops nothing."""
-        hidden = attention = 0.0
-        for name, node in self._below(r"layer_0/"):
-            # x is scaled by 1 / (1 - rate) in training; the rate itself is compared with random numbers.
-            if not re.search(r"dropout(_\d+)?/GreaterEqual/y$", name):
-                continue
-            if re.search(r"/self_attention/.*dropout", name):
-                attention = round(float(_constant(node)), 6)
-            elif re.match(r"layer_0/(output_)?dropout_[1-9]\d*/|layer_0/output_dropout/", name):
-                hidden = round(float(_constant(node)), 6)
-        return hidden, attention
-
-
-# Nodes that only move data about, or belong to the dense layer itself.
-_PLUMBING = frozenset(
-    {
-        "Const", "Identity", "IdentityN", "ReadVariableOp", "Einsum", "MatMul", "BiasAdd", "Reshape", "Shape",
-        "StridedSlice", "Pack", "Prod", "GatherV2", "ConcatV2", "Cast", "Mul", "AddV2", "Add", "NoOp",
-        "Tensordot", "Transpose", "VarHandleOp",
-    }
-)  # fmt: skip
-_ACTIVATION_OPS: tuple[tuple[Activation, set[str]], ...] = (
-    ("gelu_tanh", {"Pow", "Tanh"}),
-    ("relu", {"Relu"}),
-    ("silu", {"Sigmoid"}),
-    ("tanh", {"Tanh"}),
-    ("linear", set()),
-)
-
-
-def _constant(node: Any) -> float:
-    """A scalar of the graph; TensorFlow's own conversion would allocate whatever shape the file claims."""
-    tensor = node.attr["value"].tensor
-    if tensor.tensor_shape.dim or tensor.dtype != 1:  # DT_FLOAT
-        raise CheckpointError(f"the constant {node.name} of the graph is no float; export the model again")
-    if len(tensor.tensor_content) == 4:
-        return float(np.frombuffer(tensor.tensor_content, "<f4")[0])
-    return float(tensor.float_val[0]) if tensor.float_val else 0.0

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 import selectors
 import shutil
 import signal
@@ -21,32 +20,10 @@ from typing import Any
 
 import numpy as np
 
-from tfbert_npu.export.toolchain.environment import Toolchain, ToolchainError
+from tfbert_npu.export.toolchain.environment import Toolchain
+from tfbert_npu.export.worker.limits import Limits, WorkerError, last_error, resident_memory
 
 _POLL_SECONDS = 0.2
-_LAST_LINES = 40
-_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-# The first comes once for every Gather on the CPU; the others frame an exception, which is reported itself.
-_HARMLESS = ("Unkown op target", "Traceback", "rknn-toolkit2 version")
-
-
-class WorkerError(ToolchainError):
-    """A conversion failed; `log` is the vendor's log of it."""
-
-    def __init__(self, message: str, log: Path, kind: str) -> None:
-        super().__init__(message)
-        self.log = log
-        self.kind = kind
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What one vendor process may use."""
-
-    seconds: float = 1800.0
-    """Wall-clock time for one request."""
-    memory: int = 16 * 2**30
-    """Resident memory in bytes."""
 
 
 @dataclass(frozen=True)
@@ -271,7 +248,7 @@ class VendorSession:
         with selectors.DefaultSelector() as selector:
             selector.register(self._replies, selectors.EVENT_READ)
             while b"\n" not in self._buffer:
-                memory = _resident(self._process.pid)
+                memory = resident_memory(self._process.pid)
                 self.peak_memory = max(self.peak_memory, memory)
                 if memory > self._limits.memory:
                     self._kill()
@@ -302,7 +279,7 @@ class VendorSession:
         self.peak_memory = max(self.peak_memory, reply.get("peak_rss", 0))
         if reply["ok"]:
             return reply
-        detail = "" if reply["kind"] == "exception" else self._last_error()
+        detail = "" if reply["kind"] == "exception" else last_error(self.log)
         raise WorkerError(
             f"rknn-toolkit2 failed in {action}: {reply['error']}{detail}; see {self.log}",
             self.log,
@@ -321,25 +298,13 @@ class VendorSession:
         else:
             how = f"ended with code {code}"
         return WorkerError(
-            f"rknn-toolkit2 {how} in {action}{self._last_error()}; see {self.log}", self.log, "death"
+            f"rknn-toolkit2 {how} in {action}{last_error(self.log)}; see {self.log}", self.log, "death"
         )
 
     def _printed_since(self, start: int) -> str:
         with open(self.log, "rb") as stream:
             stream.seek(start)
             return stream.read().decode("utf-8", errors="replace")
-
-    def _last_error(self) -> str:
-        """The last line of the log in which the vendor says E or raises."""
-        try:
-            lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-_LAST_LINES:]
-        except OSError:
-            return ""
-        for line in reversed(lines):
-            text = _COLOUR.sub("", line.rpartition("\r")[2]).strip()
-            if text.startswith("E ") and not any(harmless in text for harmless in _HARMLESS):
-                return f": {text[2:].strip()[:300]}"
-        return ""
 
     def _kill(self) -> None:
         if self._process.poll() is None:
@@ -355,11 +320,3 @@ def _save(path: Path, arrays: Sequence[np.ndarray]) -> None:
     with open(path, "wb") as stream:
         named = {str(index): array for index, array in enumerate(arrays)}
         np.savez(stream, **named)  # type: ignore[arg-type]
-
-
-def _resident(pid: int) -> int:
-    try:
-        with open(f"/proc/{pid}/statm", encoding="ascii") as stream:
-            return int(stream.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, IndexError, ValueError):
-        return 0

@@ -1,0 +1,360 @@
+"""`BertEncoder.delegate_to`: the same model, computed elsewhere."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests.runtime.artifacts import requests
+from tests.runtime.conftest import Board
+from tests.runtime.encoders import export_small, small_encoder
+from tfbert_npu import BertEncoder
+from tfbert_npu.errors import ArtifactError
+from tfbert_npu.runtime import BackendError
+
+FULL = ("pooled_output", "sequence_output", "encoder_outputs")
+
+
+@pytest.fixture
+def encoder() -> BertEncoder:
+    return small_encoder()
+
+
+def batch(size: int = 3, width: int = 20, seed: int = 0) -> dict[str, np.ndarray]:
+    return requests(np.random.default_rng(seed), size, width, vocabulary=97)
+
+
+def assert_same(got: dict, wanted: dict, inputs: dict, hidden: bool = False) -> None:
+    real = np.asarray(inputs["input_mask"]) == 1
+    assert got.keys() == wanted.keys()
+    for name in ("pooled_output", "default", "mlm_logits"):
+        if name in wanted:
+            np.testing.assert_allclose(got[name], wanted[name], atol=1e-4)
+    np.testing.assert_allclose(
+        np.asarray(got["sequence_output"])[real], np.asarray(wanted["sequence_output"])[real], atol=1e-4
+    )
+    assert len(got["encoder_outputs"]) == len(wanted["encoder_outputs"])
+    for ours, theirs in zip(
+        got["encoder_outputs"][0 if hidden else -1 :],
+        wanted["encoder_outputs"][0 if hidden else -1 :],
+        strict=True,
+    ):
+        np.testing.assert_allclose(np.asarray(ours)[real], np.asarray(theirs)[real], atol=1e-4)
+
+
+@pytest.mark.parametrize("outputs", [None, FULL])
+@pytest.mark.parametrize("backend", ["rknn", "onnx"])
+def test_eager_and_in_a_graph(
+    encoder: BertEncoder, tmp_path: Path, board: Board, backend: str, outputs: object
+) -> None:
+    board()
+    inputs = batch()
+    wanted = encoder(inputs)
+    directory = export_small(encoder, tmp_path / "a", outputs=outputs)
+    assert encoder.delegate_to(directory, backend) is encoder
+    assert encoder.runs_on == backend
+    assert encoder.npu is not None
+    assert_same(encoder(inputs), wanted, inputs, hidden=outputs is not None)
+    assert encoder.npu.stats().requests == 1
+
+    traced: list[dict] = []
+
+    @tf.function(input_signature=[{name: tf.TensorSpec([None, 20], tf.int32) for name in inputs}])
+    def call(inputs: dict) -> dict:
+        result = encoder(inputs)
+        traced.append(result)
+        names = ["pooled_output", "default", "sequence_output"]
+        last = result["encoder_outputs"] if outputs else [result["sequence_output"]] * 2
+        return {**{name: result[name] for name in names}, "encoder_outputs": last}
+
+    assert_same(call(inputs), wanted, inputs, hidden=outputs is not None)
+    assert traced[0]["pooled_output"].shape == (None, 16)
+    assert traced[0]["sequence_output"].shape.as_list() == [None, 20, 16]
+    assert all(value.dtype == tf.float32 for value in traced[0]["encoder_outputs"])
+    encoder.undelegate()
+    assert encoder.runs_on == "tf"
+    assert encoder.npu is None
+    np.testing.assert_array_equal(encoder(inputs)["pooled_output"], wanted["pooled_output"])
+
+
+def test_a_compiled_functional_model_goes_over_and_back(
+    encoder: BertEncoder, tmp_path: Path, board: Board
+) -> None:
+    driver = board()
+    specs = {name: keras.Input((None,), dtype="int32", name=name) for name in batch()}
+    outputs = encoder(specs)
+    model = keras.Model(specs, keras.layers.Dense(2)(outputs["pooled_output"]))
+    model.compile("sgd", "mse")
+    inputs = batch(8, 24)
+    wanted = model.predict(inputs, verbose=0)
+    directory = export_small(encoder, tmp_path / "a")
+    encoder.delegate_to(directory)
+    before = sum(driver.calls_on.values())
+    np.testing.assert_allclose(model.predict(inputs, verbose=0), wanted, atol=1e-4)
+    assert sum(driver.calls_on.values()) > before
+    model.run_eagerly = True
+    np.testing.assert_allclose(model.predict(inputs, verbose=0), wanted, atol=1e-4)
+    model.run_eagerly = False
+    with pytest.raises(ValueError, match="neither dropout nor gradients"):
+        model.fit(inputs, np.zeros((8, 2)), verbose=0)
+    encoder.undelegate()
+    before = sum(driver.calls_on.values())
+    np.testing.assert_array_equal(model.predict(inputs, verbose=0), wanted)
+    assert sum(driver.calls_on.values()) == before
+    assert driver.open == {}
+    model.fit(inputs, np.zeros((8, 2)), verbose=0)
+    with pytest.raises(ArtifactError, match="exported from other weights than"):
+        encoder.delegate_to(directory)
+    assert encoder.runs_on == "tf"
+    encoder.delegate_to(directory, allow_other_weights=True)
+    assert encoder.runs_on == "rknn"
+    encoder.undelegate()
+
+
+def test_tf_data(encoder: BertEncoder, tmp_path: Path, board: Board) -> None:
+    board()
+    inputs = batch(7)
+    wanted = encoder(inputs)["pooled_output"]
+    encoder.delegate_to(export_small(encoder, tmp_path / "a"))
+    data = (
+        tf.data.Dataset.from_tensor_slices(inputs)
+        .batch(2)
+        .map(lambda x: encoder(x)["pooled_output"], num_parallel_calls=4)
+    )
+    assert data.element_spec.shape.as_list() == [None, 16]
+    np.testing.assert_allclose(np.concatenate(list(data.as_numpy_iterator())), wanted, atol=1e-4)
+    encoder.undelegate()
+
+
+def test_the_head_trains_on_a_delegated_encoder(encoder: BertEncoder, tmp_path: Path, board: Board) -> None:
+    board()
+    encoder.trainable = False
+    encoder.delegate_to(export_small(encoder, tmp_path / "a"))
+    head = keras.layers.Dense(1)
+    inputs = batch()
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(head(encoder(inputs)["pooled_output"]))
+    assert tape.gradient(loss, head.kernel.value) is not None
+    encoder.trainable = True
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(head(encoder(inputs)["pooled_output"]))
+    with pytest.raises(ValueError, match="no gradient through an encoder that runs on an NPU"):
+        tape.gradient(loss, encoder.trainable_variables[0].value)
+    encoder.undelegate()
+
+
+def test_missing_hidden_states(encoder: BertEncoder, tmp_path: Path, board: Board) -> None:
+    board()
+    encoder.delegate_to(export_small(encoder, tmp_path / "a"))
+    inputs = batch()
+    first, last = encoder(inputs)["encoder_outputs"]
+    assert np.isnan(first).all()
+    assert np.isfinite(last).all()
+    with pytest.raises(
+        tf.errors.InvalidArgumentError, match="not_in_the_artifact_export_it_with_encoder_outputs"
+    ):
+        tf.function(lambda: encoder(inputs)["encoder_outputs"][0])()
+    encoder.undelegate()
+
+
+@pytest.mark.parametrize("positions", [None, 5])
+def test_mlm(tmp_path: Path, board: Board, positions: int | None) -> None:
+    board()
+    encoder = small_encoder(mlm=True)
+    inputs = batch()
+    lengths = inputs["input_mask"].sum(axis=1)
+    places = np.stack([np.arange(4) % length for length in lengths]).astype(np.int32)
+    wanted = encoder.mlm({**inputs, "masked_lm_positions": places})
+    names = ("mlm_logits", "pooled_output", "sequence_output")
+    directory = export_small(encoder.mlm, tmp_path / "a", outputs=names, masked_positions=positions)
+    encoder.delegate_to(directory)
+    assert_same(encoder.mlm({**inputs, "masked_lm_positions": places}), wanted, inputs)
+    traced = tf.function(lambda: encoder.mlm({**inputs, "masked_lm_positions": places})["mlm_logits"])()
+    np.testing.assert_allclose(traced, wanted["mlm_logits"], atol=1e-4)
+    encoder.delegate_to(export_small(encoder, tmp_path / "b"))  # the head stays in TensorFlow
+    assert_same(encoder.mlm({**inputs, "masked_lm_positions": places}), wanted, inputs)
+    encoder.undelegate()
+
+
+def test_embeddings_on_the_host(encoder: BertEncoder, tmp_path: Path, board: Board) -> None:
+    driver = board()
+    inputs = batch(5, 30)
+    wanted = encoder(inputs)
+    encoder.delegate_to(export_small(encoder, tmp_path / "a", embeddings="host"))
+    got = encoder(inputs)
+    real = inputs["input_mask"] == 1
+    # The tables are kept in float16.
+    np.testing.assert_allclose(got["sequence_output"][real], wanted["sequence_output"][real], atol=5e-3)
+    assert driver.seen[-1][0][0].startswith("attention_bias:float32")
+    encoder.undelegate()
+
+
+def test_mixed_precision(tmp_path: Path, board: Board) -> None:
+    board()
+    encoder = small_encoder(dtype="mixed_bfloat16")
+    inputs = batch()
+    wanted = encoder(inputs)
+    encoder.delegate_to(export_small(encoder, tmp_path / "a"))
+    got = encoder(inputs)
+    assert got["pooled_output"].dtype == tf.bfloat16
+    np.testing.assert_allclose(
+        np.float32(got["pooled_output"]), np.float32(wanted["pooled_output"]), atol=0.1
+    )
+    encoder.undelegate()
+
+
+def test_ids_out_of_range_in_a_graph(encoder: BertEncoder, tmp_path: Path, board: Board) -> None:
+    board()
+    encoder.delegate_to(export_small(encoder, tmp_path / "a"))
+    inputs = {name: tf.constant(value) for name, value in batch().items()}
+    call = tf.function(lambda ids: encoder({**inputs, "input_word_ids": ids})["pooled_output"])
+    with pytest.raises(tf.errors.InvalidArgumentError, match="the vocabulary has 0 to 96"):
+        call(inputs["input_word_ids"] + 97)
+    encoder.undelegate()
+
+
+def test_a_stale_graph_says_so(encoder: BertEncoder, tmp_path: Path, board: Board) -> None:
+    board()
+    encoder.delegate_to(export_small(encoder, tmp_path / "a"))
+    inputs = {name: tf.constant(value) for name, value in batch().items()}
+    call = tf.function(lambda: encoder(inputs)["pooled_output"])
+    call()
+    encoder.undelegate()
+    with pytest.raises(tf.errors.UnknownError, match="trace the function again"):
+        call()
+
+
+def test_no_graph_with_a_py_function_is_saved(encoder: BertEncoder, tmp_path: Path, board: Board) -> None:
+    board()
+    encoder.delegate_to(export_small(encoder, tmp_path / "a"))
+    specs = {name: keras.Input((None,), dtype="int32", name=name) for name in batch()}
+    model = keras.Model(specs, encoder(specs)["pooled_output"])
+    with pytest.raises(AssertionError, match="runs_on_an_NPU_undelegate_before_saving"):
+        model.export(tmp_path / "exported", verbose=False)
+    from tfbert_npu import export_saved_model
+
+    with pytest.raises(ValueError, match=r"call .undelegate\(\) first"):
+        export_saved_model(encoder, tmp_path / "saved")
+    encoder.undelegate()
+    model.export(tmp_path / "exported", verbose=False)
+
+
+RELOAD = """
+import sys, warnings
+import numpy as np, keras, tfbert_npu
+inputs = dict(np.load(sys.argv[2]))
+wanted = inputs.pop("wanted")
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    model = keras.models.load_model(sys.argv[1])
+for warning in caught:
+    if "delegated" in str(warning.message):
+        print("WARNING", warning.message)
+encoder = next(layer for layer in model.layers if isinstance(layer, tfbert_npu.BertEncoder))
+try:
+    np.testing.assert_allclose(model.predict(inputs, verbose=0), wanted, atol=1e-4)
+except Exception as error:
+    print(str(error))
+print(encoder.runs_on)
+encoder.undelegate()
+np.testing.assert_allclose(model.predict(inputs, verbose=0), wanted, atol=1e-4)
+print(encoder.runs_on)
+"""
+
+
+def test_keras_files_bind_again_in_a_new_process(encoder: BertEncoder, tmp_path: Path) -> None:
+    directory = export_small(encoder, tmp_path / "a")
+    specs = {name: keras.Input((None,), dtype="int32", name=name) for name in batch()}
+    model = keras.Model(specs, encoder(specs)["pooled_output"])
+    encoder.delegate_to(directory, "onnx", threads=1)
+    inputs = batch()
+    np.savez(tmp_path / "inputs.npz", wanted=model.predict(inputs, verbose=0), **inputs)
+    model.save(tmp_path / "m.keras")
+    encoder.undelegate()
+
+    def reload() -> list[str]:
+        command = [sys.executable, "-c", RELOAD, str(tmp_path / "m.keras"), str(tmp_path / "inputs.npz")]
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert result.returncode == 0, result.stderr
+        return result.stdout.strip().splitlines()
+
+    assert reload()[-2:] == ["onnx", "tf"]
+    directory.rename(tmp_path / "elsewhere")
+    lines = reload()
+    assert lines[0].startswith("WARNING")
+    assert "which is missing; call .delegate_to() with its new place" in lines[0]
+    assert any("on which" in line and "is missing; copy it there" in line for line in lines)
+    assert lines[-1] == "tf"
+
+
+def test_wrong_artifacts(encoder: BertEncoder, tmp_path: Path, board: Board) -> None:
+    board()
+    with pytest.raises(ArtifactError, match="is missing"):
+        encoder.delegate_to(tmp_path / "nothing")
+    other = small_encoder(1)
+    with pytest.raises(ArtifactError, match="other weights than"):
+        encoder.delegate_to(export_small(other, tmp_path / "other"))
+    with pytest.raises(TypeError, match="no option 'core'; known are"):
+        encoder.delegate_to(tmp_path, core=1)
+    with pytest.raises(ValueError, match=r"on_error must be one of \('raise', 'tf', 'onnx'\)"):
+        encoder.delegate_to(tmp_path, on_error="ignore")
+    assert encoder.runs_on == "tf"
+
+
+@pytest.mark.parametrize("on_error", ["tf", "onnx"])
+def test_fallback_by_policy(
+    encoder: BertEncoder, tmp_path: Path, board: Board, caplog: pytest.LogCaptureFixture, on_error: str
+) -> None:
+    driver = board()
+    inputs = batch()
+    wanted = encoder(inputs)
+    directory = export_small(encoder, tmp_path / "a")
+    encoder.delegate_to(directory, on_error=on_error, retry_after=0.5)
+    assert encoder.npu is not None
+    call = tf.function(lambda inputs: encoder(inputs)["pooled_output"])
+    call(inputs)
+    with caplog.at_level(logging.WARNING, "tfbert_npu"):
+        driver.faults.outputs_code = -1
+        for _ in range(3):
+            assert_same(encoder(inputs), wanted, inputs)
+            np.testing.assert_allclose(call(inputs), wanted["pooled_output"], atol=1e-4)
+    assert len([r for r in caplog.records if "stands in for it" in r.getMessage()]) == 1
+    assert encoder.runs_on.startswith(f"{on_error} (rknn failed: the NPU failed at")
+    assert encoder.npu.stats().fallback_requests == 6
+    driver.faults.outputs_code = 0
+    threading.Event().wait(0.6)
+    assert_same(encoder(inputs), wanted, inputs)
+    assert encoder.runs_on == "rknn"
+    driver.faults.outputs_code = -1
+    encoder.delegate_to(directory, on_error="raise", warm_up=False)
+    with pytest.raises(BackendError, match="the NPU failed"):
+        encoder(inputs)
+    encoder.undelegate()
+
+
+def test_a_start_that_fails_falls_back_too(encoder: BertEncoder, tmp_path: Path, board: Board) -> None:
+    driver = board()
+    driver.faults.init_code = -1
+    inputs = batch()
+    wanted = encoder(inputs)
+    directory = export_small(encoder, tmp_path / "a")
+    with pytest.raises(BackendError, match="init_runtime returned -1"):
+        encoder.delegate_to(directory)
+    assert encoder.runs_on == "tf"
+    encoder.delegate_to(directory, on_error="tf", retry_after=0.2)
+    assert_same(encoder(inputs), wanted, inputs)
+    assert encoder.runs_on.startswith("tf (rknn failed")
+    driver.faults.init_code = 0
+    threading.Event().wait(0.3)
+    assert_same(encoder(inputs), wanted, inputs)
+    assert encoder.runs_on == "rknn"
+    encoder.undelegate()
+    assert driver.open == {}

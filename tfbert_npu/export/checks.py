@@ -1,0 +1,191 @@
+"""What an export is held against: gate, range of activations, the compiler's placement, the header."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tfbert_npu.artifact.rknn_file import read_rknn
+from tfbert_npu.errors import ArtifactError
+from tfbert_npu.export import gate
+from tfbert_npu.export.compiler import Signature, simulate
+from tfbert_npu.export.cost import Cost
+from tfbert_npu.export.onnx_file import prepared, run_onnx
+from tfbert_npu.export.options import RknnOptions, Shape
+from tfbert_npu.export.quantize.calibration import calibration_set
+from tfbert_npu.export.quantize.recipe import Recipe
+from tfbert_npu.export.samples import TEXTS, Inputs, random_inputs, text_inputs
+from tfbert_npu.export.source import FLOAT16_MAX, ExportSource
+from tfbert_npu.export.toolchain.environment import Toolchain
+from tfbert_npu.export.worker import Limits, VendorSession
+
+_GATE_RUNS = 4
+
+
+class StrictError(ArtifactError):
+    """The CPU would compute what the NPU should, and the caller asked for an error in that case."""
+
+
+@dataclass
+class ExportRun:
+    """What one export needs at hand throughout."""
+
+    source: ExportSource
+    options: RknnOptions
+    toolchain: Toolchain
+    limits: Limits
+    texts: Sequence[str] | None
+    min_cosine: float
+    strict: bool
+    say: Callable[[str], None]
+    warnings: list[str] = field(default_factory=list)
+    calibration: Sequence[Mapping[str, np.ndarray]] | None = None
+    recipe: Recipe | None = None
+    quantisation: dict[str, Any] = field(default_factory=dict)
+
+
+def gate_inputs(run: ExportRun, shape: Shape) -> list[Inputs]:
+    """Batches for the gate at one shape: texts if there is a tokenizer, else random ids."""
+    if run.source.tokenizer is not None:
+        batches = text_inputs(run.source.tokenizer, run.texts or TEXTS, shape, _GATE_RUNS)
+    else:
+        batches = random_inputs(run.source.config, shape, _GATE_RUNS)
+    if run.options.masked_positions is not None:
+        rng = np.random.default_rng(0)
+        size = (shape[0], run.options.masked_positions)
+        for batch in batches:
+            batch["masked_lm_positions"] = rng.integers(0, shape[1], size).astype(np.int32)
+    return batches
+
+
+def calibration_batches(
+    run: ExportRun, calibration: Sequence[str] | Sequence[Mapping[str, np.ndarray]]
+) -> Sequence[Mapping[str, np.ndarray]]:
+    """Calibration texts or batches as batches of the first shape."""
+    texts = [item for item in calibration if isinstance(item, str)]
+    if not texts:
+        return [item for item in calibration if not isinstance(item, str)]
+    if run.source.tokenizer is None:
+        raise ValueError("calibration texts need a tokenizer; give tokenizer=, a directory with vocab.txt")
+    return calibration_set(run.source.tokenizer, texts, run.options.shapes[0])
+
+
+def pass_gate(
+    run: ExportRun,
+    session: VendorSession,
+    signature: Signature,
+    onnx_path: Path,
+    batches: Sequence[Inputs],
+    staging: Path,
+) -> dict[str, gate.Agreement]:
+    """Compare the compiled model in the simulator with the reference.
+
+    Returns:
+        For each output, the worst agreement of all batches.
+
+    Raises:
+        GateError: An output is not the reference's; the vendor's analysis lies in `staging`.
+    """
+    fed = prepared(run.source, batches, run.options.embeddings)
+    expected: Sequence[Mapping[str, Any]]
+    if run.source.reference is not None:
+        expected = [run.source.reference(batch) for batch in batches]
+    else:
+        expected = run_onnx(onnx_path, fed)
+    compared = []
+    for batch, given, wanted in zip(batches, fed, expected, strict=True):
+        got = simulate(session, signature, given)
+        compared.append(
+            {
+                spec.name: gate.agreement(got[spec.name], np.asarray(wanted[spec.name]), batch["input_mask"])
+                for spec in signature.outputs
+            }
+        )
+    worst = gate.worst_of(compared)
+    wrong = gate.failures(worst, run.min_cosine)
+    if wrong:
+        (staging / "gate.json").write_text(json.dumps(gate.summary(worst), indent=2) + "\n")
+        run.say("the gate failed; asking the vendor for its analysis")
+        arrays = [np.ascontiguousarray(fed[0][s.name], s.dtype) for s in signature.inputs]
+        table = session.analyse(arrays, staging / "analysis")
+        raise gate.GateError(
+            f"the compiled model is not the model: {'; '.join(wrong)}; "
+            f"the cosine of every operator is in {table}"
+        )
+    return worst
+
+
+def check_ranges(run: ExportRun, onnx_path: Path, signature: Signature, batch: Inputs) -> dict[str, float]:
+    """The ten largest activations of one text in float32, by operator.
+
+    Raises:
+        GateError: One is more than float16 can hold.
+    """
+    one = {name: value[:1] for name, value in batch.items()}
+    fed = prepared(run.source, [one], run.options.embeddings)[0]
+    ranges = gate.activation_ranges(os.fspath(onnx_path), [fed[spec.name] for spec in signature.inputs])
+    name = max(ranges, key=lambda key: ranges[key])
+    if not ranges[name] < FLOAT16_MAX:
+        raise gate.GateError(
+            f"the activations of {name} reach {ranges[name]:.3g}, more than float16's {FLOAT16_MAX:.0f}; "
+            f"the model cannot run in fp16, see {onnx_path}"
+        )
+    if ranges[name] > FLOAT16_MAX / 4:
+        run.warnings.append(
+            f"the activations of {name} reach {ranges[name]:.3g} of float16's {FLOAT16_MAX:.0f}"
+        )
+    return dict(sorted(ranges.items(), key=lambda pair: -pair[1])[:10])
+
+
+def check_header(path: Path, run: ExportRun, custom: str) -> None:
+    """Make sure that the file that was written says what was asked for."""
+    header = read_rknn(path)
+    if (
+        header.platforms != (run.options.platform.target,)
+        and run.options.platform.target not in header.platforms
+    ):
+        # The vendor writes rk3568 for its twin rk3566.
+        twins = {"rk3566", "rk3568"}
+        if not {run.options.platform.target, *header.platforms} <= twins:
+            raise ArtifactError(f"{path.name} says that it is for {header.platforms}; please report this")
+    if header.custom_string != custom:
+        raise ArtifactError(f"{path.name} lost its custom string; please report this")
+
+
+def check_targets(run: ExportRun, costs: Mapping[Shape, Cost]) -> None:
+    """Warn of operators that the CPU computes and of attention that stays unfused.
+
+    Raises:
+        StrictError: The CPU computes what the NPU should, and the caller does not want that.
+    """
+    for (batch, length), cost in costs.items():
+        fused = sum(operator.kind == "exSDPAttention" for operator in cost.operators)
+        if run.options.platform.fuses_attention and fused < run.source.config.num_hidden_layers:
+            text = (
+                f"at {batch}x{length} the compiler fused the attention of {fused} of "
+                f"{run.source.config.num_hidden_layers} layers; shapes of one batch size in a file, or "
+                'layout="static", and optimization_level 3 let it fuse all'
+            )
+            run.warnings.append(text)
+            run.say(f"warning: {text}")
+        lost = cost.unexpected_on_cpu
+        if not lost:
+            continue
+        kinds = Counter(operator.kind for operator in lost).most_common()
+        names = ", ".join(f"{count} {kind}" for kind, count in kinds)
+        largest = max(lost, key=lambda operator: operator.kib)
+        text = (
+            f"at {batch}x{length} the CPU computes {len(lost)} operators that the NPU should ({names}), "
+            f"the largest {largest.name} with {largest.kib} KiB"
+        )
+        if run.strict:
+            raise StrictError(f"{text}; leave out strict to accept that")
+        run.warnings.append(text)
+        run.say(f"warning: {text}")

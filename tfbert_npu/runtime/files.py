@@ -1,0 +1,126 @@
+"""An artefact directory, opened, and its files, checked before native code sees them."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from tfbert_npu.artifact.embeddings import EMBEDDINGS, HostEmbeddings
+from tfbert_npu.artifact.hashing import sha256_of
+from tfbert_npu.artifact.manifest import Manifest, ModelFile
+from tfbert_npu.artifact.rknn_file import read_rknn
+from tfbert_npu.config import BertConfig
+from tfbert_npu.errors import ArtifactError
+
+# The vendor writes rk3568 into files for its twin rk3566.
+_TWINS = frozenset({"rk3566", "rk3568"})
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """An artefact directory: what it says of itself."""
+
+    directory: Path
+    manifest: Manifest
+    config: BertConfig
+
+    @classmethod
+    def open(cls, directory: str | os.PathLike[str]) -> Artifact:
+        """Read manifest and configuration.
+
+        Raises:
+            FileNotFoundError: No artefact directory.
+            ArtifactError: The manifest is damaged, or a file is missing or not the one that was exported.
+        """
+        path = Path(directory).expanduser().absolute()
+        manifest = Manifest.read(path)
+        manifest.check_files(path, ["config.json", EMBEDDINGS])
+        return cls(path, manifest, BertConfig.from_json(path / "config.json", source="huggingface"))
+
+    def embeddings(self) -> HostEmbeddings | None:
+        """The tables that the host sums, for files that were compiled without them."""
+        return HostEmbeddings.load(self.directory) if self.manifest.embeddings == "host" else None
+
+
+class VerifiedFile:
+    """A model file whose content was compared with the manifest, held open.
+
+    Native code is given the open file's own name, so that it reads what was checked even if the directory has
+    been replaced meanwhile.
+
+    Args:
+        directory: The artefact directory.
+        model: The file's entry in the manifest.
+
+    Raises:
+        ArtifactError: It is missing, damaged, another file than the one that was exported, or its header
+            says something else than the manifest.
+    """
+
+    def __init__(self, directory: Path, model: ModelFile) -> None:
+        self.model = model
+        self.name = directory / model.path
+        try:
+            self._descriptor = os.open(self.name, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError as error:
+            raise ArtifactError(f"{self.name} is missing; copy or export the directory again") from error
+        try:
+            size = os.fstat(self._descriptor).st_size
+            if size != model.size:
+                raise ArtifactError(
+                    f"{self.name} has {size} bytes, not the {model.size} of the manifest; "
+                    "copy or export it again"
+                )
+            if sha256_of(self._path) != model.sha256:
+                raise ArtifactError(
+                    f"{self.name} is not the file that was exported (SHA-256); copy or export it again"
+                )
+            self._state = self._identity()
+            if model.kind == "rknn":
+                self._check_header()
+        except BaseException:
+            os.close(self._descriptor)
+            raise
+        self._open = True
+
+    def path(self) -> str:
+        """A name under which the checked content can be read.
+
+        Raises:
+            ArtifactError: Somebody has written into the file since.
+        """
+        if self._identity() != self._state:
+            raise ArtifactError(
+                f"{self.name} was changed while it was in use; copy or export it again and load it anew"
+            )
+        return self._path
+
+    def close(self) -> None:
+        """Close the file; a second call does nothing."""
+        if self._open:
+            self._open = False
+            os.close(self._descriptor)
+
+    @property
+    def _path(self) -> str:
+        return f"/proc/self/fd/{self._descriptor}"
+
+    def _identity(self) -> tuple[int, int]:
+        stat = os.fstat(self._descriptor)
+        return stat.st_size, stat.st_mtime_ns
+
+    def _check_header(self) -> None:
+        header = read_rknn(self._path)
+        if self.model.platform is not None and not runs_on(self.model.platform, header.platforms):
+            raise ArtifactError(
+                f"{self.name} is for {', '.join(header.platforms)} and its manifest says "
+                f"{self.model.platform}; export it again"
+            )
+        if [spec.name for spec in header.inputs] != [spec.name for spec in self.model.inputs]:
+            raise ArtifactError(f"{self.name} takes other inputs than its manifest says; export it again")
+
+
+def runs_on(target: str, platforms: tuple[str, ...]) -> bool:
+    """Whether a file for `platforms` runs on the SoC that the compiler calls `target`."""
+    return target in platforms or bool(_TWINS & {target} and _TWINS & set(platforms))

@@ -1,0 +1,266 @@
+"""Pre-training on raw text: masked words, and next sentences (Devlin et al. 2018, section 3.1)."""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tfbert_npu.config import BertConfig
+from tfbert_npu.errors import require
+from tfbert_npu.files import replacing
+from tfbert_npu.heads import BertForMaskedLM, BertForPreTraining
+from tfbert_npu.preprocess import BertTokenizer
+from tfbert_npu.tasks.running import call
+from tfbert_npu.train.batches import Batches, BatchOptions
+from tfbert_npu.train.distribution import strategy_scope
+from tfbert_npu.train.features import IGNORED, Feature, pack
+from tfbert_npu.train.fine_tuning import FineTuned, save_tokenizer
+from tfbert_npu.train.loop import dataset, train
+from tfbert_npu.train.metrics import perplexity
+from tfbert_npu.train.options import Strategy, TrainOptions
+from tfbert_npu.train.readers import read_lines
+
+
+@dataclass(frozen=True)
+class TextOptions:
+    """The text of a pre-training: a sentence per line, an empty line between documents.
+
+    Attributes:
+        train: Training text.
+        dev: Held-out text, for perplexity.
+        next_sentence: Learn next sentence prediction as well.
+        mask_rate: Part of the pieces to mask.
+        whole_words: Mask all pieces of a word or none.
+        seed: Of masks and pairs.
+    """
+
+    train: Path
+    dev: Path | None = None
+    next_sentence: bool = False
+    mask_rate: float = 0.15
+    whole_words: bool = False
+    seed: int = 0
+
+
+def documents_of(path: Path) -> Iterator[list[str]]:
+    """The documents of a text, each a list of its lines."""
+    lines: list[str] = []
+    for example in read_lines(path):
+        if example.text:
+            lines.append(example.text)
+        elif lines:
+            yield lines
+            lines = []
+    if lines:
+        yield lines
+
+
+def text_rows(
+    tokenizer: BertTokenizer, documents: Iterable[Sequence[str]], seq_length: int
+) -> Iterator[Feature]:
+    """Rows of as many whole lines of a document as fit; a longer line takes several rows."""
+    vocabulary, room = tokenizer.vocabulary, seq_length - 2
+
+    def row(pieces: list[int]) -> Feature:
+        ids = [vocabulary.cls_id, *pieces, vocabulary.sep_id]
+        return Feature(ids, [0] * len(ids), 0)
+
+    for lines in documents:
+        kept: list[int] = []
+        for line in lines:
+            pieces = tokenizer.encode(line)
+            if kept and len(kept) + len(pieces) > room:
+                yield row(kept)
+                kept = []
+            kept += pieces
+            while len(kept) > room:
+                yield row(kept[:room])
+                kept = kept[room:]
+        if kept:
+            yield row(kept)
+
+
+class NextSentenceBatches(Batches):
+    """Batches of sentence pairs, drawn anew for every epoch.
+
+    Args:
+        tokenizer: Makes word ids.
+        documents: All documents; they stay in memory.
+        options: See `BatchOptions`.
+
+    Raises:
+        ValueError: There are fewer than two documents, or no document of two sentences.
+    """
+
+    def __init__(
+        self, tokenizer: BertTokenizer, documents: Sequence[Sequence[str]], options: BatchOptions
+    ) -> None:
+        if len(documents) < 2 or all(len(lines) < 2 for lines in documents):
+            raise ValueError(
+                "next sentence prediction needs two documents or more, parted by empty lines, and a document "
+                "of two lines or more"
+            )
+        self._tokenizer, self._documents = tokenizer, documents
+        super().__init__(lambda: (), options, pad_id=tokenizer.vocabulary.pad_id, cache=False)
+
+    def features_of(self, epoch: int) -> Iterator[Feature]:
+        """The epoch's pairs; label 0 where the second sentence follows the first."""
+        tf = require("tensorflow", "tf")
+        from tfbert_npu.preprocess.next_sentence import next_sentence_pairs
+
+        ragged = tf.ragged.constant([list(lines) for lines in self._documents], dtype=tf.string)
+        pairs = next_sentence_pairs(ragged, [self.options.seed, epoch])
+        rows = zip(pairs.first.numpy(), pairs.second.numpy(), pairs.labels.numpy(), strict=True)
+        for first, second, label in rows:
+            ids, types = pack(self._tokenizer, first.decode(), second.decode(), self.options.seq_length)
+            yield Feature(ids, types, int(label))
+
+
+def masking(
+    tokenizer: BertTokenizer, text: TextOptions, seq_length: int, seed: int
+) -> Callable[[Any, Any, Any], tuple[Any, Any]]:
+    """A transform for `loop.train`: masks each batch in the graph, differently in every epoch.
+
+    It gives the inputs with `masked_lm_positions`, and the labels of `BertForMaskedLM`, or of
+    `BertForPreTraining` if `text.next_sentence`.
+    """
+    tf = require("tensorflow", "tf")
+    from tfbert_npu.preprocess.masking import TokenMasker
+
+    masker = TokenMasker(
+        tokenizer.vocabulary,
+        mask_rate=text.mask_rate,
+        max_predictions=max(1, round(text.mask_rate * seq_length)),
+        whole_words=text.whole_words,
+    )
+
+    def transform(number: Any, inputs: Any, label: Any) -> tuple[Any, Any]:
+        masked = masker(inputs, tf.stack([number[0] + 1_000_003 * seed, number[1]]))
+        names = ("input_word_ids", "input_mask", "input_type_ids", "masked_lm_positions")
+        words = tf.where(masked["masked_lm_weights"] > 0, masked["masked_lm_ids"], IGNORED)
+        labels = {"mlm_logits": words, "nsp_logits": label} if text.next_sentence else words
+        return {name: masked[name] for name in names}, labels
+
+    return transform
+
+
+def evaluate_masked(
+    model: Any, batches: Batches, transform: Callable[..., Any], steps: int
+) -> dict[str, float]:
+    """Perplexity and accuracy at masked pieces (and of next sentences) over the first `steps` batches."""
+    loss = right = count = next_right = next_count = 0.0
+    for inputs, labels in dataset(batches, transform=transform).take(steps):
+        outputs = call(model, {name: np.asarray(array) for name, array in inputs.items()})
+        logits = outputs["mlm_logits"] if "mlm_logits" in outputs else outputs["logits"]
+        words = np.asarray(labels["mlm_logits"] if isinstance(labels, dict) else labels)
+        known = words != IGNORED
+        scores = np.asarray(logits, np.float64)[known]
+        wanted = words[known]
+        top = scores.max(-1, keepdims=True)
+        log_sums = top[:, 0] + np.log(np.exp(scores - top).sum(-1))
+        loss += float((log_sums - scores[np.arange(len(wanted)), wanted]).sum())
+        right += float((scores.argmax(-1) == wanted).sum())
+        count += len(wanted)
+        if isinstance(labels, dict):
+            next_wanted = np.asarray(labels["nsp_logits"])
+            next_right += float((np.asarray(outputs["nsp_logits"]).argmax(-1) == next_wanted).sum())
+            next_count += len(next_wanted)
+    results = {"perplexity": perplexity(loss / max(count, 1)), "mlm_accuracy": right / max(count, 1)}
+    return {**results, "nsp_accuracy": next_right / next_count} if next_count else results
+
+
+def pre_train(
+    model: str | os.PathLike[str],
+    text: TextOptions,
+    out: Path,
+    *,
+    new: bool = False,
+    batching: BatchOptions | None = None,
+    options: TrainOptions | None = None,
+    strategy: Strategy = "none",
+    revision: str | None = None,
+    progress: bool = True,
+) -> FineTuned:
+    """Train a language model on text, from a checkpoint or from new weights, and leave the best in `out`.
+
+    Args:
+        model: A directory or a hub repository; with `new`, a directory with `config.json` and a vocabulary.
+        text: See `TextOptions`.
+        out: Directory of the result; see `fine_tuning.fine_tune`.
+        new: Start from new weights.
+        batching: See `BatchOptions`.
+        options: See `TrainOptions`.
+        strategy: How to spread the work over devices and machines.
+        revision: Branch, tag or commit of the repository.
+        progress: Show progress on stderr.
+
+    Raises:
+        ValueError: A text is empty, or has too few documents for next sentence prediction.
+        CheckpointError: The model is no BERT.
+    """
+    batching, options = batching or BatchOptions(), options or TrainOptions()
+    scope, replicas = strategy_scope(strategy)
+    if replicas > 1:
+        batching = replace(batching, drop_remainder=True)
+    tokenizer = BertTokenizer.from_pretrained(model, revision=revision)
+    batches = _batches(tokenizer, text, text.train, batching)
+    head_class: Any = BertForPreTraining if text.next_sentence else BertForMaskedLM
+    with scope, warnings.catch_warnings():
+        # Weights that are new are what is trained here.
+        warnings.filterwarnings("ignore", ".*start from new weights", UserWarning)
+        if new:
+            config = BertConfig.from_json(Path(model))
+            if config.vocab_size < len(tokenizer.vocabulary):
+                raise ValueError(
+                    f"the configuration of {model} says vocab_size {config.vocab_size} but its vocabulary "
+                    f"has {len(tokenizer.vocabulary)} pieces; make them equal"
+                )
+            head = head_class(config, dtype=options.precision)
+        else:
+            head = head_class.from_pretrained(model, revision=revision, dtype=options.precision)
+    evaluate = None
+    if text.dev is not None:
+        held_out = _batches(tokenizer, text, text.dev, replace(batching, drop_remainder=False))
+        # The masks of the held-out text are the same after every epoch.
+        fixed = masking(tokenizer, text, batching.seq_length, text.seed + 1)
+
+        def evaluate() -> dict[str, float]:
+            return evaluate_masked(head, held_out, fixed, len(held_out))
+
+    def save() -> None:
+        head.save_pretrained(out)
+        save_tokenizer(tokenizer, out, head.config.model_type, head.config.max_position_embeddings)
+
+    history = train(
+        head,
+        batches,
+        options,
+        out,
+        evaluate=evaluate,
+        save=save,
+        monitor=None if evaluate is None else "perplexity",
+        higher=False,
+        progress=progress,
+        transform=masking(tokenizer, text, batching.seq_length, text.seed),
+    )
+    best = history[-1] if evaluate is None else min(history, key=lambda logs: logs["dev_perplexity"])
+    with replacing(out / "results.json") as temporary:
+        temporary.write_text(json.dumps(best, indent=1) + "\n", encoding="utf-8")
+    return FineTuned(out, history, best)
+
+
+def _batches(tokenizer: BertTokenizer, text: TextOptions, path: Path, options: BatchOptions) -> Batches:
+    if text.next_sentence:
+        return NextSentenceBatches(tokenizer, list(documents_of(path)), options)
+    return Batches(
+        lambda: text_rows(tokenizer, documents_of(path), options.seq_length),
+        options,
+        pad_id=tokenizer.vocabulary.pad_id,
+    )
