@@ -283,10 +283,11 @@ def test_keras_file_keeps_logits_and_labels(case, tmp_path):
 
 @pytest.mark.parametrize("case", SOME)
 def test_fit_lowers_the_loss(case, tmp_path):
+    keras.utils.set_random_seed(0)  # the order of the batch and the dropout
     theirs(case).save_pretrained(tmp_path)
     ours = our_class(case).from_pretrained(tmp_path)
     ours.compile(keras.optimizers.Adam(3e-3))
     inputs = batch(case)
     labels, _ = labels_of(case, inputs)
-    history = ours.fit(inputs, labels, epochs=12, verbose=0, batch_size=B).history["loss"]
+    history = ours.fit(inputs, labels, epochs=30, verbose=0, batch_size=B).history["loss"]
     assert history[-1] < 0.7 * history[0]
