@@ -58,11 +58,11 @@ def test_the_search_puts_its_frontier_into_the_manifest(small, batches, tmp_path
 
 def test_bad_calls_are_refused(small, batches, tmp_path):
     with pytest.raises(ValueError, match='for precision="w8a8"'):
-        export_rknn(small, tmp_path / "m", max_cost=0.6)
+        export_rknn(small, tmp_path / "m", shapes=((1, 32),), max_cost=0.6)
     with pytest.raises(ValueError, match="holds no text"):
-        export_rknn(small, tmp_path / "m", precision="w8a8", calibration=[])
+        export_rknn(small, tmp_path / "m", shapes=((1, 32),), precision="w8a8", calibration=[])
     with pytest.raises(ValueError, match="tokenizer="):
-        export_rknn(small, tmp_path / "m", precision="w8a8")
+        export_rknn(small, tmp_path / "m", shapes=((1, 32),), precision="w8a8")
     with pytest.raises(ValueError, match="one shape each"):
         export_rknn(small, tmp_path / "m", "rk3588", ((1, 16), (1, 32)), "w8a8", batches, recipe=Recipe())
     assert not list(tmp_path.glob("m"))

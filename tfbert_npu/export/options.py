@@ -96,6 +96,11 @@ def checked_options(
     ):
         if value not in allowed:
             raise ValueError(f"{name} must be one of {allowed}, got {value!r}")
+    if precision != "fp16" and not platform.fuses_attention:
+        raise ValueError(
+            f"precision {precision!r} is not supported on {platform.name}: its compiler splits the attention "
+            "into operators that the int8 recipe does not know; use fp16"
+        )
     if single_core and platform.target != "rk3588":
         raise ValueError(f"single_core is for rk3588 only, not for {platform.name}")
     if masked_positions is not None and masked_positions < 1:
