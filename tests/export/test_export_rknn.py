@@ -328,8 +328,7 @@ def test_two_exports_run_side_by_side(small, tmp_path):
 def test_interrupting_an_export_ends_the_compiler_and_leaves_nothing(minilm, tmp_path):
     script = textwrap.dedent(
         f"""
-        from tfbert_npu.export.quantize.recipe import Recipe
-from tfbert_npu.export.rknn import export_rknn
+        from tfbert_npu.export.rknn import export_rknn
         export_rknn({str(minilm)!r}, {str(tmp_path / "m")!r}, shapes=((1, 128), (1, 64), (1, 32)),
                     on_progress=lambda line: print(line, flush=True))
         """
