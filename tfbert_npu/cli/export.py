@@ -100,7 +100,7 @@ def _read_config(ctx: click.Context, param: click.Parameter, value: Path | None)
 @click.option(
     "--calibration",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Texts for int8, one per line.",
+    help="Texts for int8, one per line; by default our own.",
 )
 @click.option("--head", type=click.Choice(_HEADS), help="By default what the checkpoint's config.json says.")
 @click.option("--outputs", type=_Names(), help="Names separated by commas; encoder_outputs is every layer.")
@@ -116,6 +116,11 @@ def _read_config(ctx: click.Context, param: click.Parameter, value: Path | None)
     "--texts",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="Texts for the gate, one per line; by default our own.",
+)
+@click.option(
+    "--max-cost",
+    type=click.FloatRange(0, 1),
+    help="For int8: the best quality within this share of float16's cycles.",
 )
 @click.option("--min-cosine", type=click.FloatRange(-1, 1), help="The gate's threshold.")
 @click.option("--strict", is_flag=True, help="Fail if the CPU computes what the NPU should.")
@@ -164,6 +169,7 @@ def _export_rknn(model: str, out: Path, options: dict[str, Any]) -> None:
             tokenizer=options["tokenizer"],
             texts=_lines(options["texts"]),
             min_cosine=options["min_cosine"],
+            max_cost=options["max_cost"],
             strict=options["strict"],
             overwrite=options["overwrite"],
             python=options["python"],

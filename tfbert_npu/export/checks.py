@@ -19,6 +19,8 @@ from tfbert_npu.export.compiler import Signature, simulate
 from tfbert_npu.export.cost import Cost
 from tfbert_npu.export.onnx_file import prepared, run_onnx
 from tfbert_npu.export.options import RknnOptions, Shape
+from tfbert_npu.export.quantize.calibration import calibration_set
+from tfbert_npu.export.quantize.recipe import Recipe
 from tfbert_npu.export.samples import TEXTS, Inputs, random_inputs, text_inputs
 from tfbert_npu.export.source import FLOAT16_MAX, ExportSource
 from tfbert_npu.export.toolchain.environment import Toolchain
@@ -45,6 +47,8 @@ class ExportRun:
     say: Callable[[str], None]
     warnings: list[str] = field(default_factory=list)
     calibration: Sequence[Mapping[str, np.ndarray]] | None = None
+    recipe: Recipe | None = None
+    quantisation: dict[str, Any] = field(default_factory=dict)
 
 
 def gate_inputs(run: ExportRun, shape: Shape) -> list[Inputs]:
@@ -70,8 +74,7 @@ def calibration_batches(
         return [item for item in calibration if not isinstance(item, str)]
     if run.source.tokenizer is None:
         raise ValueError("calibration texts need a tokenizer; give tokenizer=, a directory with vocab.txt")
-    shape = run.options.shapes[0]
-    return text_inputs(run.source.tokenizer, texts, shape, runs=-(-len(texts) // shape[0]))
+    return calibration_set(run.source.tokenizer, texts, run.options.shapes[0])
 
 
 def pass_gate(

@@ -75,6 +75,20 @@ def compile_file(
     Returns:
         The compiler's cost of each shape.
     """
+    config, load = vendor_arguments(signature, options, shapes, custom_string)
+    build: dict[str, Any] = {"do_quantization": False}
+    if options.precision != "fp16":
+        config["quantized_dtype"] = options.precision
+        samples = [ordered(signature, batch) for batch in calibration or ()]
+        build = {"do_quantization": True, "dataset": str(session.write_dataset(samples))}
+    costs = parse_costs(session.build(onnx_path, config, load=load, build=build))
+    return {shape: cost_at(costs, shape) for shape in shapes}
+
+
+def vendor_arguments(
+    signature: Signature, options: RknnOptions, shapes: Sequence[Shape], custom_string: str
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Arguments of the vendor's `RKNN.config`, and further ones of `RKNN.load_onnx`."""
     config: dict[str, Any] = {
         "target_platform": options.platform.target,
         "optimization_level": options.optimization_level,
@@ -89,13 +103,7 @@ def compile_file(
     else:
         load["inputs"] = [spec.name for spec in signature.inputs]
         load["input_size_list"] = signature.input_shapes(shapes[0])
-    build: dict[str, Any] = {"do_quantization": False}
-    if options.precision != "fp16":
-        config["quantized_dtype"] = options.precision
-        samples = [ordered(signature, batch) for batch in calibration or ()]
-        build = {"do_quantization": True, "dataset": str(session.write_dataset(samples))}
-    costs = parse_costs(session.build(onnx_path, config, load=load, build=build))
-    return {shape: cost_at(costs, shape) for shape in shapes}
+    return config, load
 
 
 def simulate(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -49,6 +49,8 @@ class Exported:
     warnings: tuple[str, ...]
     seconds: float
     peak_memory: int
+    quantisation: Mapping[str, Any] = field(default_factory=dict)
+    """For int8: the recipe, and what a search found."""
 
 
 def write_contents(directory: Path, exported: Exported) -> Manifest:
@@ -129,6 +131,7 @@ def _manifest(directory: Path, exported: Exported, support: tuple[SupportFile, .
             "seconds": round(exported.seconds, 1),
             "peak_memory_mb": round(exported.peak_memory / 2**20),
             "warnings": list(exported.warnings),
+            **({"quantisation": dict(exported.quantisation)} if exported.quantisation else {}),
         },
         created_by=f"tfbert-npu {__version__}",
     )

@@ -58,7 +58,7 @@ class RknnOptions:
         One in a static file: the compiler's own split costs fewer operators. In a dynamic file as many as
         make the parts fit the compiler's buffer at the greatest length, so that all lengths share weights.
         """
-        if not self.is_dynamic:
+        if not self.is_dynamic or self.precision != "fp16":
             return 1
         longest = max(length for _, length in self.shapes)
         for slices in range(1, config.intermediate_size // 32 + 1):
@@ -96,6 +96,11 @@ def checked_options(
     ):
         if value not in allowed:
             raise ValueError(f"{name} must be one of {allowed}, got {value!r}")
+    if precision != "fp16" and not platform.fuses_attention:
+        raise ValueError(
+            f"precision {precision!r} is not supported on {platform.name}: its compiler splits the attention "
+            "into operators that the int8 recipe does not know; use fp16"
+        )
     if single_core and platform.target != "rk3588":
         raise ValueError(f"single_core is for rk3588 only, not for {platform.name}")
     if masked_positions is not None and masked_positions < 1:

@@ -34,11 +34,14 @@ from tfbert_npu.export.directory import check_target, staged
 from tfbert_npu.export.graph.model import GraphOptions, Head
 from tfbert_npu.export.onnx_file import prepared
 from tfbert_npu.export.options import Shape, checked_options
+from tfbert_npu.export.quantize.calibration import default_texts, resized
+from tfbert_npu.export.quantize.pipeline import compile_int8, quantise
+from tfbert_npu.export.quantize.recipe import Recipe
+from tfbert_npu.export.quantize.search import Study, search
 from tfbert_npu.export.source import graph_of, source_of, tensorflow_reference
 from tfbert_npu.export.toolchain.environment import find_toolchain
 from tfbert_npu.export.worker import Limits, VendorSession, WorkerError
 
-_GATE_RUNS = 4
 _LOG = "compiler.log"
 
 
@@ -57,6 +60,8 @@ def export_rknn(
     masked_positions: int | None = None,
     optimization_level: int = 3,
     single_core: bool = False,
+    recipe: Recipe | None = None,
+    max_cost: float | None = None,
     compiler_options: dict[str, Any] | None = None,
     user_string: str = "",
     tokenizer: str | os.PathLike[str] | None = None,
@@ -81,9 +86,10 @@ def export_rknn(
         out_dir: The directory to make.
         target_platform: `"rk3588"`, `"rk3588s"`, `"rk3576"`, `"rk3562"`, `"rk3566"` or `"rk3568"`.
         shapes: (batch, length in tokens) pairs to compile for; an NPU takes no other.
-        precision: `"fp16"`, or `"w8a8"` for plain int8, which loses much of BERT's accuracy.
+        precision: `"fp16"`, or `"w8a8"`: int8 products with exact transforms before them, and float16 for
+            the rest, see `export.quantize`.
         calibration: For int8: texts, or batches of int32 arrays [B, S] under TF-Hub's input names, of the
-            first shape.
+            first shape. By default our own sentences, in many languages.
         head: What stands on the encoder, for a checkpoint whose `config.json` does not say.
         outputs: As in `export_onnx`.
         layout: `"dynamic"`: one file for all shapes. `"static"`: one file for each.
@@ -92,6 +98,10 @@ def export_rknn(
         masked_positions: Give `mlm_logits` at that many positions instead of everywhere.
         optimization_level: 0 to 3, the vendor's.
         single_core: Compile for a single core of an RK3588; a smaller file.
+        recipe: For int8: transforms, and the products that stay in float16. By default every product is
+            int8, or with `min_cosine` or `max_cost` what a search finds.
+        max_cost: For int8: the best quality within this share of float16's cycles, 0.55 for instance. With
+            `min_cosine` alone, the least cost for that quality over the calibration texts.
         compiler_options: Further arguments of the vendor's `RKNN.config`.
         user_string: Put into the file beside what the runtime needs; read by `read_rknn`.
         tokenizer: Directory with `vocab.txt`; by default the checkpoint's.
@@ -132,8 +142,16 @@ def export_rknn(
         single_core=single_core,
         compiler=compiler_options,
     )
-    if options.precision != "fp16" and not calibration:
-        raise ValueError(f"precision {precision!r} needs calibration: texts, or batches of inputs")
+    if options.precision == "fp16" and (recipe is not None or max_cost is not None):
+        raise ValueError('recipe and max_cost are for precision="w8a8"')
+    if options.precision != "fp16" and calibration is None:
+        if source.tokenizer is None:
+            raise ValueError(
+                f"precision {precision!r} needs calibration: texts and tokenizer=, or batches of inputs"
+            )
+        calibration = default_texts()
+    if calibration is not None and len(calibration) == 0:
+        raise ValueError("calibration holds no text; leave it out for our own sentences")
     run = ExportRun(
         source=tensorflow_reference(source),
         options=options,
@@ -143,11 +161,14 @@ def export_rknn(
         min_cosine=gate.MIN_COSINE[precision] if min_cosine is None else min_cosine,
         strict=strict,
         say=on_progress or (lambda line: None),
+        recipe=recipe,
     )
-    if calibration:
+    if options.precision != "fp16" and calibration:
         run.calibration = calibration_batches(run, calibration)
     with _evidence(target) as failed, staged(target, overwrite=overwrite) as staging:
         try:
+            if options.precision != "fp16" and recipe is None:
+                run.recipe = _recipe(run, staging, min_cosine, max_cost)
             manifest = _export(run, staging, target.name, user_string)
         except (gate.GateError, WorkerError, StrictError) as error:
             shutil.rmtree(failed, ignore_errors=True)
@@ -165,9 +186,14 @@ def export_rknn(
 def _export(run: ExportRun, staging: Path, name: str, user_string: str) -> Manifest:
     options, source = run.options, run.source
     started = time.monotonic()
+    quantised = None
+    if run.recipe is not None and run.calibration is not None:
+        run.say("transforming the weights for int8")
+        quantised = quantise(source, run.recipe, run.calibration)
+        run.quantisation["recipe"] = run.recipe.as_dict()
     run.say("writing ONNX")
     graph = graph_of(
-        source,
+        source if quantised is None else quantised.source,
         GraphOptions(
             outputs=options.outputs,
             embeddings=options.embeddings,
@@ -202,8 +228,17 @@ def _export(run: ExportRun, staging: Path, name: str, user_string: str) -> Manif
             run.say(f"compiling {file} for {', '.join(f'{b}x{s}' for b, s in shapes)}")
             calibration = None
             if run.calibration is not None:
-                calibration = prepared(source, run.calibration, options.embeddings)
-            costs |= compile_file(session, onnx_path, signature, options, shapes, custom, calibration)
+                cut = resized(run.calibration, shapes[0])
+                if options.masked_positions is not None:
+                    size = (shapes[0][0], options.masked_positions)
+                    cut = [{**batch, "masked_lm_positions": np.zeros(size, np.int32)} for batch in cut]
+                calibration = prepared(source, cut, options.embeddings)
+            if quantised is None or calibration is None:
+                costs |= compile_file(session, onnx_path, signature, options, shapes, custom)
+            else:
+                costs |= compile_int8(
+                    session, onnx_path, signature, options, shapes, custom, calibration, quantised
+                )
             for shape in shapes:
                 run.say(f"simulating {shape[0]}x{shape[1]}")
                 agreements[shape] = pass_gate(run, session, signature, onnx_path, inputs[shape], staging)
@@ -230,8 +265,23 @@ def _export(run: ExportRun, staging: Path, name: str, user_string: str) -> Manif
             warnings=tuple(run.warnings),
             seconds=time.monotonic() - started,
             peak_memory=peak,
+            quantisation=run.quantisation,
         ),
     )
+
+
+def _recipe(run: ExportRun, staging: Path, min_cosine: float | None, max_cost: float | None) -> Recipe:
+    """The default recipe, or the one that a search finds."""
+    if min_cosine is None and max_cost is None:
+        return Recipe()
+    assert run.calibration is not None
+    study = Study(
+        run.source, run.options, run.toolchain, staging / _LOG, run.calibration, run.limits, run.say
+    )
+    with study:
+        found = search(study, min_cosine=min_cosine, max_cost=max_cost)
+    run.quantisation.update(found.as_dict())
+    return found.chosen.recipe
 
 
 @contextlib.contextmanager

@@ -81,14 +81,15 @@ class GraphBuilder:
         return values
 
     def model(self) -> onnx.ModelProto:
-        """The finished model, after `onnx.checker` with full shape inference.
+        """The finished model without nodes of no effect, after `onnx.checker` with full shape inference.
 
         Raises:
             onnx.checker.ValidationError: The graph is not valid ONNX.
         """
-        graph = helper.make_graph(
-            self._nodes, self._name, self._inputs, self._outputs, list(self._initializers.values())
-        )
+        nodes = self._used()
+        read = {value for node in nodes for value in node.input} | {info.name for info in self._outputs}
+        constants = [tensor for name, tensor in self._initializers.items() if name in read]
+        graph = helper.make_graph(nodes, self._name, self._inputs, self._outputs, constants)
         model = helper.make_model(
             graph,
             producer_name="tfbert-npu",
@@ -97,6 +98,15 @@ class GraphBuilder:
         )
         onnx.checker.check_model(model, full_check=True)
         return model
+
+    def _used(self) -> list[onnx.NodeProto]:
+        wanted = {info.name for info in self._outputs}
+        used = []
+        for node in reversed(self._nodes):
+            if wanted.intersection(node.output):
+                used.append(node)
+                wanted.update(node.input)
+        return used[::-1]
 
     def _input(self, name: str) -> onnx.ValueInfoProto:
         return next(info for info in self._inputs if info.name == name)

@@ -87,13 +87,27 @@ def encoder_layers(
     for layer in range(config.num_hidden_layers):
         name = f"encoder.layer.{layer}"
         attended = self_attention(g, config, state, f"{name}.attention", hidden, bias)
-        attended = g.op("Add", f"{name}.attention.residual", attended, hidden)
+        attended = residual(g, state, f"{name}.attention", attended, hidden)
         attended = layer_norm(g, config, state, f"{name}.attention.output.LayerNorm", attended)
         hidden = feed_forward(g, config, state, name, attended, ffn_slices)
-        hidden = g.op("Add", f"{name}.residual", hidden, attended)
+        hidden = residual(g, state, name, hidden, attended)
         hidden = layer_norm(g, config, state, f"{name}.output.LayerNorm", hidden)
-        states.append(hidden)
+        states.append(scaled(g, state, f"{name}.output.LayerNorm.scale", hidden))
     return states
+
+
+def residual(g: GraphBuilder, state: State, name: str, branch: str, hidden: str) -> str:
+    """branch + hidden, between the scales that `export.quantize` may have put into the state."""
+    hidden = scaled(g, state, f"{name}.residual.scale", hidden)
+    total = g.op("Add", f"{name}.residual", branch, hidden)
+    return scaled(g, state, f"{name}.residual.unscale", total)
+
+
+def scaled(g: GraphBuilder, state: State, name: str, x: str) -> str:
+    """x times the vector `name` of the state along the last axis, or x if there is none."""
+    if name not in state:
+        return x
+    return g.op("Mul", name, x, g.constant(name, state[name]))
 
 
 def feed_forward(
@@ -107,7 +121,8 @@ def feed_forward(
     """
     up, down = f"{name}.intermediate.dense", f"{name}.output.dense"
     if slices == 1:
-        return linear(g, state, down, activation(g, config, f"{name}.intermediate", linear(g, state, up, x)))
+        inner = activation(g, config, f"{name}.intermediate", linear(g, state, up, x))
+        return side_neurons(g, config, state, name, x, linear(g, state, down, inner))
     if config.intermediate_size % slices:
         raise ValueError(f"ffn_slices {slices} does not divide intermediate_size {config.intermediate_size}")
     width = config.intermediate_size // slices
@@ -126,7 +141,21 @@ def feed_forward(
     while len(parts) > 1:
         pairs = [parts[index : index + 2] for index in range(0, len(parts), 2)]
         parts = [g.op("Add", f"{down}.sum", *pair) if len(pair) == 2 else pair[0] for pair in pairs]
-    return parts[0]
+    return side_neurons(g, config, state, name, x, parts[0])
+
+
+def side_neurons(g: GraphBuilder, config: BertConfig, state: State, name: str, x: str, main: str) -> str:
+    """main plus what the neurons contribute that `export.quantize` took out of it, or main if there are none.
+
+    They are a small feed-forward block of their own, which stays in float16 where the large one is int8.
+    """
+    side = f"{name}.side"
+    if f"{side}.up.weight" not in state:
+        return main
+    inner = activation(g, config, f"{side}.act", linear(g, state, f"{side}.up", x))
+    kernel = np.ascontiguousarray(state[f"{side}.down.weight"].T)
+    product = g.op("MatMul", f"{side}.down", inner, g.constant(f"{side}.down.kernel", kernel))
+    return g.op("Add", f"{side}.sum", main, product)
 
 
 def self_attention(

@@ -1,0 +1,126 @@
+"""int8 against fp16: cycles, MB moved, worst cosine and Spearman's correlation over texts, in the simulator.
+
+    python benchmarks/int8_quality.py MODEL texts.txt [--variants plain,default,...] [--json results.json]
+
+MODEL is a directory or a hub repository, texts.txt holds one text per line, none of which is in the
+calibration set (our own sentences). `plain` and `auto_hybrid` are the vendor's own modes, on the same
+calibration set and with the mask constant -100, without which they are unusable.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from pathlib import Path
+
+from tfbert_npu.export.compiler import Signature, simulate, vendor_arguments
+from tfbert_npu.export.cost import parse_costs
+from tfbert_npu.export.graph import encoder
+from tfbert_npu.export.graph.model import GraphOptions
+from tfbert_npu.export.onnx_file import run_onnx
+from tfbert_npu.export.options import checked_options
+from tfbert_npu.export.quantize.calibration import calibration_set, default_texts, read_texts
+from tfbert_npu.export.quantize.hybrid import HybridModel
+from tfbert_npu.export.quantize.measure import quality
+from tfbert_npu.export.quantize.pipeline import quantise
+from tfbert_npu.export.quantize.recipe import Operator, Recipe, operators
+from tfbert_npu.export.samples import text_inputs
+from tfbert_npu.export.source import graph_of, source_of
+from tfbert_npu.export.toolchain.environment import find_toolchain
+from tfbert_npu.export.worker import VendorSession
+
+
+def kept(config, *products):
+    """All products of these kinds."""
+    return frozenset(one for one in operators(config) if one.product in products)
+
+
+def recipes(config):
+    """Recipes by name."""
+    layers = config.num_hidden_layers
+    return {
+        "default": Recipe(),
+        "attention float16": Recipe(float16=kept(config, "attention_output", "value")),
+        "half of up float16": Recipe(
+            float16=frozenset(Operator(layer, "up") for layer in range(layers // 2, layers))
+        ),
+        "up float16": Recipe(float16=kept(config, "up")),
+    }
+
+
+def main() -> None:
+    """Measure and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("model")
+    parser.add_argument("texts", type=Path)
+    parser.add_argument("--variants", default="fp16,plain,auto_hybrid,default")
+    parser.add_argument("--length", type=int, default=128)
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+
+    source, shape = source_of(arguments.model), (1, arguments.length)
+    batches = text_inputs(source.tokenizer, texts := read_texts(arguments.texts), shape, len(texts))
+    calibration = calibration_set(source.tokenizer, default_texts(), shape)
+    toolchain = find_toolchain()
+    options = checked_options(
+        source.config,
+        target_platform="rk3588",
+        shapes=[shape],
+        precision="w8a8",
+        layout="dynamic",
+        embeddings="inside",
+        outputs=None,
+        masked_positions=None,
+        optimization_level=3,
+        single_core=False,
+        compiler=None,
+    )
+    rows = {}
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        graph = graph_of(source, GraphOptions())
+        signature = Signature.of(graph)
+        path.write_bytes(graph.SerializeToString())
+        expected = run_onnx(path, batches)
+        full = None
+        names = ["fp16", *(name for name in arguments.variants.split(",") if name != "fp16")]
+        for name in names:
+            vendor, load = vendor_arguments(signature, options, (shape,), "")
+            samples = [[batch[spec.name] for spec in signature.inputs] for batch in calibration]
+            with VendorSession(toolchain, Path(folder) / "log") as session:
+                if name in ("fp16", "plain", "auto_hybrid"):
+                    original, encoder.MASK_BIAS = encoder.MASK_BIAS, -100.0
+                    path.write_bytes(graph_of(source, GraphOptions()).SerializeToString())
+                    encoder.MASK_BIAS = original
+                    build = {"do_quantization": name != "fp16"}
+                    if name != "fp16":
+                        vendor["quantized_dtype"] = "w8a8"
+                        if name == "auto_hybrid":
+                            vendor["auto_hybrid_cos_thresh"] = 0.999
+                            build["auto_hybrid"] = True
+                        build["dataset"] = str(session.write_dataset(samples))
+                    cost = parse_costs(session.build(path, vendor, load=load, build=build))[0]
+                else:
+                    quantised = quantise(source, recipes(source.config)[name], calibration)
+                    path.write_bytes(graph_of(quantised.source, GraphOptions()).SerializeToString())
+                    vendor["quantized_dtype"] = "w8a8"
+                    model = HybridModel(session, path, signature, source.config, vendor, load, calibration)
+                    cost = model.build(quantised.recipe, quantised.ranges)[0]
+                full = full or cost
+                if name == "fp16" and "fp16" not in arguments.variants.split(","):
+                    continue
+                got = [simulate(session, signature, batch) for batch in batches]
+            found = quality(got, expected, batches)
+            rows[name] = {
+                "cost": round(cost.cycles / full.cycles, 4),
+                "mb_moved": round(cost.kib / 1024, 1),
+                **found.as_dict(),
+            }
+            print(name, json.dumps(rows[name]), flush=True)
+            if arguments.json:
+                arguments.json.write_text(json.dumps(rows, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

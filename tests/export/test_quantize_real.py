@@ -1,0 +1,68 @@
+"""int8 with the real rknn-toolkit2: the gate, the recipe in the manifest, the search, MiniLM's bar."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.export.models import bert
+from tests.export.test_export_rknn import WIDE
+from tfbert_npu.export.quantize.recipe import Operator, Recipe
+from tfbert_npu.export.quantize.search import SearchError
+from tfbert_npu.export.rknn import export_rknn
+from tfbert_npu.export.samples import random_inputs
+from tfbert_npu.export.source import ExportSource
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(autouse=True)
+def _toolchain(toolchain):
+    """Every test here needs one."""
+
+
+@pytest.fixture(scope="module")
+def small():
+    config, state, _ = bert("BertModel", **WIDE)
+    return ExportSource(config, state)
+
+
+@pytest.fixture(scope="module")
+def batches(small):
+    return random_inputs(small.config, (1, 32), 12)
+
+
+@pytest.mark.parametrize("embeddings", ["inside", "host"])
+def test_int8_passes_its_gate_and_tells_its_recipe(small, batches, tmp_path, embeddings):
+    recipe = Recipe(side_neurons=4, float16=frozenset({Operator(1, "down")}))
+    shapes = ((1, 32),)
+    manifest = export_rknn(
+        small, tmp_path / "m", "rk3588", shapes, "w8a8", batches, recipe=recipe, embeddings=embeddings
+    )
+    full = export_rknn(small, tmp_path / "f", "rk3588", shapes, embeddings=embeddings)
+    assert all(one["cosine"] > 0.99 for one in manifest.parity.values())
+    assert Recipe.from_dict(manifest.build["quantisation"]["recipe"]) == recipe
+    assert manifest.cost["1x32"]["cycles"] < 0.8 * full.cost["1x32"]["cycles"]
+
+
+def test_the_search_puts_its_frontier_into_the_manifest(small, batches, tmp_path):
+    manifest = export_rknn(
+        small, tmp_path / "m", "rk3588", ((1, 32),), "w8a8", batches, max_cost=0.75, min_cosine=0.5
+    )
+    found = manifest.build["quantisation"]
+    assert found["chosen"]["cost"] <= 0.75
+    assert found["frontier"]
+    with pytest.raises(SearchError, match="cannot be met"):
+        export_rknn(small, tmp_path / "n", "rk3588", ((1, 32),), "w8a8", batches, max_cost=0.1)
+    assert not (tmp_path / "n").exists()
+
+
+def test_bad_calls_are_refused(small, batches, tmp_path):
+    with pytest.raises(ValueError, match='for precision="w8a8"'):
+        export_rknn(small, tmp_path / "m", shapes=((1, 32),), max_cost=0.6)
+    with pytest.raises(ValueError, match="holds no text"):
+        export_rknn(small, tmp_path / "m", shapes=((1, 32),), precision="w8a8", calibration=[])
+    with pytest.raises(ValueError, match="tokenizer="):
+        export_rknn(small, tmp_path / "m", shapes=((1, 32),), precision="w8a8")
+    with pytest.raises(ValueError, match="one shape each"):
+        export_rknn(small, tmp_path / "m", "rk3588", ((1, 16), (1, 32)), "w8a8", batches, recipe=Recipe())
+    assert not list(tmp_path.glob("m"))

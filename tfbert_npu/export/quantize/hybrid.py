@@ -1,0 +1,112 @@
+"""Compiles a graph with some operators in float16 and the rest in int8: the vendor's hybrid quantisation.
+
+Step 1 writes a YAML file with a range for every tensor; it is edited here, and step 2 builds from it. Only
+operators may be named for float16, constants not; of a range, `min` and `max` may be changed, and the scale
+follows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from tfbert_npu.config import BertConfig
+from tfbert_npu.export.compiler import Signature, ordered
+from tfbert_npu.export.cost import Cost, parse_costs
+from tfbert_npu.export.quantize.activations import Activations, points
+from tfbert_npu.export.quantize.ranges import activation_range
+from tfbert_npu.export.quantize.recipe import Recipe, operators
+from tfbert_npu.export.worker import VendorSession
+
+Ranges = Mapping[str, tuple[float, float]]
+
+
+def ranges_of(seen: Activations, recipe: Recipe) -> dict[str, tuple[float, float]]:
+    """Range of every point of the transformed graph; none if the recipe leaves them to the vendor."""
+    if recipe.ranges == "vendor":
+        return {}
+    return {point: activation_range(values, recipe.ranges) for point, values in seen.items()}
+
+
+class HybridModel:
+    """A graph after step 1, which step 2 builds any number of times.
+
+    Args:
+        session: The vendor's process; it is this object's alone.
+        onnx_path: The graph.
+        signature: Its inputs and outputs.
+        config: Its architecture.
+        vendor: Arguments of `RKNN.config`.
+        load: Further arguments of `RKNN.load_onnx`.
+        calibration: Batches by input name.
+    """
+
+    def __init__(
+        self,
+        session: VendorSession,
+        onnx_path: Path,
+        signature: Signature,
+        config: BertConfig,
+        vendor: Mapping[str, Any],
+        load: Mapping[str, Any],
+        calibration: Sequence[Mapping[str, np.ndarray]],
+    ) -> None:
+        self._session = session
+        self._config = config
+        samples = [ordered(signature, batch) for batch in calibration]
+        self._files = session.hybrid_step1(onnx_path, vendor, samples, load=load, proposal=False)
+        self._draft: dict[str, Any] = yaml.load(self._files.config.read_text(encoding="utf-8"), _Loader)
+
+    def build(self, recipe: Recipe, ranges: Ranges) -> list[Cost]:
+        """Build with the products that the recipe keeps in float16; the session then simulates and exports.
+
+        Returns:
+            The compiler's cost of every shape.
+        """
+        parameters = {name: dict(value) for name, value in self._draft["quantize_parameters"].items()}
+        float16 = float16_tensors(parameters, self._config, recipe)
+        for name, value in parameters.items():
+            point = _point_of(name, self._config)
+            # Of a float16 tensor too: its range is that of the conversion to int8 behind it.
+            if point in ranges and value["dtype"] == "int8":
+                low, high = ranges[point]
+                value["min"], value["max"] = [float(low)], [float(high)]
+        document = {
+            "custom_quantize_layers": dict.fromkeys(sorted(float16), "float16"),
+            "quantize_parameters": parameters,
+        }
+        text = yaml.dump(document, Dumper=_Dumper, sort_keys=False)
+        self._files.config.write_text(text, encoding="utf-8")
+        return parse_costs(self._session.hybrid_step2(self._files))
+
+
+def float16_tensors(
+    parameters: Mapping[str, Mapping[str, Any]], config: BertConfig, recipe: Recipe
+) -> set[str]:
+    """The tensors of the vendor's YAML that must be float16: all but those of the int8 products."""
+    int8 = {scope for one in operators(config) if one not in recipe.float16 for scope in one.scopes}
+    found = set()
+    for name, value in parameters.items():
+        # Our operators are named scope/type; a name without a slash is a constant or an output.
+        if "/" not in name or value["dtype"] != "int8":
+            continue
+        scope = name.partition("/")[0]
+        in_core = scope.endswith(".self.context") and "sdpa" in name
+        if scope not in int8 or in_core:
+            found.add(name)
+    return found
+
+
+def _point_of(tensor: str, config: BertConfig) -> str:
+    """The point that a tensor of the vendor's YAML is at, or an empty string."""
+    scope = tensor.partition("/")[0]
+    inside_core = "2sdpa_" in tensor  # scores and weights of the attention
+    return scope if "/" in tensor and not inside_core and scope in points(config) else ""
+
+
+_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_Dumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
