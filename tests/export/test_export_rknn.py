@@ -328,7 +328,9 @@ def test_two_exports_run_side_by_side(small, tmp_path):
 def test_interrupting_an_export_ends_the_compiler_and_leaves_nothing(minilm, tmp_path):
     script = textwrap.dedent(
         f"""
+        import signal
         from tfbert_npu.export.rknn import export_rknn
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in a shell's background jobs
         export_rknn({str(minilm)!r}, {str(tmp_path / "m")!r}, shapes=((1, 128), (1, 64), (1, 32)),
                     on_progress=lambda line: print(line, flush=True))
         """

@@ -171,9 +171,14 @@ def test_a_killed_worker_is_reported(session):
 
 def test_interrupting_the_caller_ends_the_process_and_its_scratch_directory(session, tmp_path):
     one = session()
+    # A shell starts its background jobs with SIGINT ignored, and Python then leaves it so.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT)).start()
-    with pytest.raises(KeyboardInterrupt), one:
-        one.build("model.onnx", {"how": "sleep"})
+    try:
+        with pytest.raises(KeyboardInterrupt), one:
+            one.build("model.onnx", {"how": "sleep"})
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert one._process.poll() is not None
     assert not [path for path in tmp_path.iterdir() if path.name.startswith("tfbert-npu-")]
 
