@@ -48,10 +48,11 @@ class _LazyGroup(click.Group):
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="tfbert-npu")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
-@click.pass_context
-def cli(ctx: click.Context, debug: bool) -> None:
+def cli(debug: bool) -> None:
     """BERT from a checkpoint to a Keras layer that trains in TensorFlow and runs on a Rockchip NPU."""
-    ctx.obj = {"debug": debug}
+    if not debug:
+        # On a machine without a GPU, TensorFlow logs as an error that it found none.
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 
 def main() -> None:

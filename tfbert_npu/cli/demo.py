@@ -35,7 +35,7 @@ def demo(sentences: tuple[str, ...], model: str | None, as_json: bool) -> None:
     directory = model or demo_model()
     encoder = BertEncoder.from_pretrained(directory)
     vectors = embed(texts, encoder, BertTokenizer.from_pretrained(directory), normalize=True)
-    similarity = (vectors @ vectors.T).round(4).tolist()
+    similarity = (vectors @ vectors.T).astype(float).round(4).tolist()
     name, device = describe_model(directory), _device()
     if as_json:
         click.echo(
