@@ -7,6 +7,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ from tfbert_npu.export.onnx_file import prepared
 from tfbert_npu.export.options import Shape, checked_options
 from tfbert_npu.export.quantize.calibration import default_texts, resized
 from tfbert_npu.export.quantize.pipeline import compile_int8, quantise
-from tfbert_npu.export.quantize.recipe import Recipe
+from tfbert_npu.export.quantize.recipe import Recipe, last_block
 from tfbert_npu.export.quantize.search import Study, search
 from tfbert_npu.export.source import graph_of, source_of, tensorflow_reference
 from tfbert_npu.export.toolchain.environment import find_toolchain
@@ -273,7 +274,7 @@ def _export(run: ExportRun, staging: Path, name: str, user_string: str) -> Manif
 def _recipe(run: ExportRun, staging: Path, min_cosine: float | None, max_cost: float | None) -> Recipe:
     """The default recipe, or the one that a search finds."""
     if min_cosine is None and max_cost is None:
-        return Recipe()
+        return Recipe(float16=last_block(run.source.config))
     assert run.calibration is not None
     study = Study(
         run.source, run.options, run.toolchain, staging / _LOG, run.calibration, run.limits, run.say
@@ -281,7 +282,7 @@ def _recipe(run: ExportRun, staging: Path, min_cosine: float | None, max_cost: f
     with study:
         found = search(study, min_cosine=min_cosine, max_cost=max_cost)
     run.quantisation.update(found.as_dict())
-    return found.chosen.recipe
+    return replace(found.chosen.recipe, rounding=Recipe().rounding)
 
 
 @contextlib.contextmanager

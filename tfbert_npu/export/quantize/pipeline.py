@@ -15,6 +15,7 @@ from tfbert_npu.export.options import RknnOptions, Shape
 from tfbert_npu.export.quantize.activations import Activations, record
 from tfbert_npu.export.quantize.hybrid import HybridModel, Ranges, ranges_of
 from tfbert_npu.export.quantize.recipe import Recipe
+from tfbert_npu.export.quantize.rounding import round_weights
 from tfbert_npu.export.source import ExportSource
 from tfbert_npu.export.worker import VendorSession
 
@@ -26,7 +27,8 @@ class Quantised:
     """A model made ready for int8."""
 
     source: ExportSource
-    """The model with its transformed state, equal to the original in exact arithmetic."""
+    """The model with its transformed state, equal to the original in exact arithmetic but for the weights'
+    rounding."""
     recipe: Recipe
     ranges: Ranges
 
@@ -42,7 +44,14 @@ def quantise(source: ExportSource, recipe: Recipe, calibration: Batches) -> Quan
     config = source.config
     state = recipe.apply(source.state, config, _seen(source, calibration))
     transformed = replace(source, state=state)
-    return Quantised(transformed, recipe, ranges_of(_seen(transformed, calibration), recipe))
+    seen = _seen(transformed, calibration)
+    ranges = ranges_of(seen, recipe)
+    if recipe.rounding == "gptq":
+        if not ranges:
+            raise ValueError('rounding="gptq" needs ranges of ours; give ranges="mse" or rounding="nearest"')
+        state = round_weights(state, config, seen, ranges, recipe.float16)
+        transformed = replace(source, state=state)
+    return Quantised(transformed, recipe, ranges)
 
 
 def compile_int8(

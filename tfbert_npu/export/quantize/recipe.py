@@ -17,6 +17,8 @@ from tfbert_npu.export.quantize.ranges import Method
 Product = Literal["query", "key", "value", "attention_output", "up", "down"]
 """A product with weights in a layer; `"up"` and `"down"` are those of the feed-forward block."""
 
+Rounding = Literal["gptq", "nearest"]
+
 _SCOPES: dict[str, tuple[str, ...]] = {
     "query": (".attention.self.query",),
     "key": (".attention.self.key",),
@@ -39,12 +41,39 @@ class Operator:
         """Scopes of its operators in the graph."""
         return tuple(f"encoder.layer.{self.layer}{scope}" for scope in _SCOPES[self.product])
 
+    @property
+    def weights(self) -> str:
+        """Its weights' name in a state, without `.weight`."""
+        return self.scopes[0]
+
+    @property
+    def reads(self) -> str:
+        """The point (`activations.points`) that it reads."""
+        name = f"encoder.layer.{self.layer}"
+        if self.product in ("query", "key", "value"):
+            return f"encoder.layer.{self.layer - 1}.output.LayerNorm" if self.layer else "embeddings.LayerNorm"
+        return name + {
+            "attention_output": ".attention.self.context",
+            "up": ".attention.output.LayerNorm",
+            "down": ".intermediate",
+        }[self.product]
+
 
 def operators(config: BertConfig) -> tuple[Operator, ...]:
     """Every product with weights in the stack; all of them are int8 unless a recipe keeps them."""
     return tuple(
         Operator(layer, product) for layer in range(config.num_hidden_layers) for product in get_args(Product)
     )
+
+
+def last_block(config: BertConfig) -> frozenset[Operator]:
+    """The products of the last layer's feed-forward block, which `export_rknn` keeps in float16.
+
+    No LayerNorm of a later layer levels what goes wrong there: for MiniLM it is the largest single cause of a
+    bad sequence output.
+    """
+    layer = config.num_hidden_layers - 1
+    return frozenset((Operator(layer, "up"), Operator(layer, "down")))
 
 
 @dataclass(frozen=True)
@@ -67,6 +96,8 @@ class Recipe:
     """Neurons of each feed-forward block computed apart in float16."""
     ranges: Method = "mse"
     """How ranges of activations are chosen; `"vendor"` keeps the compiler's own, padding included."""
+    rounding: Rounding = "gptq"
+    """How weights are put on the int8 grid; `"nearest"` leaves it to the compiler."""
     float16: frozenset[Operator] = frozenset()
     """Products that stay in float16."""
 

@@ -107,7 +107,8 @@ class Study:
         self._source, self._options = source, options
         self._toolchain, self._log, self._limits = toolchain, log, limits
         self._calibration = calibration
-        self.start = start or Recipe()
+        # Weights rounded for int8 would be of no use to the products that a trial keeps in float16.
+        self.start = replace(start or Recipe(), rounding="nearest")
 
     def __enter__(self) -> Study:
         self._say("transforming the weights for int8")
