@@ -17,6 +17,7 @@ from tests.runtime.artifacts import requests
 from tests.runtime.conftest import Board
 from tests.runtime.encoders import export_small, small_encoder
 from tfbert_npu import BertEncoder
+from tfbert_npu.delegate import Settings
 from tfbert_npu.errors import ArtifactError
 from tfbert_npu.runtime import BackendError
 
@@ -293,6 +294,33 @@ def test_keras_files_bind_again_in_a_new_process(encoder: BertEncoder, tmp_path:
     assert "which is missing; call .delegate_to() with its new place" in lines[0]
     assert any("on which" in line and "is missing; copy it there" in line for line in lines)
     assert lines[-1] == "tf"
+
+
+def test_settings_are_kept_as_plain_values_in_the_form_of_before(tmp_path: Path) -> None:
+    settings = Settings.of(
+        tmp_path, {"backend": "onnx", "cores": (0, 2), "on_error": "tf", "toolchain": tmp_path / "venv"}
+    )
+    # What the first `.keras` files of delegated layers hold: one flat dict.
+    assert settings.to_dict() == {
+        "artifact_dir": str(tmp_path),
+        "backend": "onnx",
+        "cores": [0, 2],
+        "truncate": False,
+        "timeout": 30.0,
+        "lend_timeout": 60.0,
+        "on_error": "tf",
+        "retry_after": 30.0,
+        "check_finite": False,
+        "warm_up": True,
+        "threads": None,
+        "toolchain": str(tmp_path / "venv"),
+        "allow_other_weights": False,
+    }
+    with pytest.warns(UserWarning, match="which is missing"):
+        restored = BertEncoder.from_config({**small_encoder().get_config(), "delegation": settings.to_dict()})
+    assert restored.delegation is not None
+    assert restored.delegation.settings.tf_on_error
+    assert restored.delegation.settings.to_dict() == settings.to_dict()
 
 
 def test_wrong_artifacts(encoder: BertEncoder, tmp_path: Path, board: Board) -> None:
