@@ -13,12 +13,16 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.runtime.artifacts import requests
+import tfbert_npu
+from tests.runtime.artifacts import change_manifest, requests
 from tests.runtime.conftest import Board
 from tests.runtime.encoders import export_small, small_encoder
 from tfbert_npu import BertEncoder
+from tfbert_npu.artifact.hashing import state_sha256
+from tfbert_npu.artifact.manifest import Manifest
 from tfbert_npu.delegate import Settings
 from tfbert_npu.errors import ArtifactError
+from tfbert_npu.export.source import source_of
 from tfbert_npu.runtime import BackendError
 
 FULL = ("pooled_output", "sequence_output", "encoder_outputs")
@@ -321,6 +325,42 @@ def test_settings_are_kept_as_plain_values_in_the_form_of_before(tmp_path: Path)
     assert restored.delegation is not None
     assert restored.delegation.settings.tf_on_error
     assert restored.delegation.settings.to_dict() == settings.to_dict()
+
+
+@pytest.mark.parametrize("trained", ["BertForSequenceClassification", "BertForPreTraining"])
+def test_the_encoder_of_a_checkpoint_with_a_head(tmp_path: Path, board: Board, trained: str) -> None:
+    board()
+    model = getattr(tfbert_npu, trained)(small_encoder(mlm=trained == "BertForPreTraining"))
+    model.build()
+    model.save_pretrained(tmp_path / "trained")
+    encoder = BertEncoder.from_pretrained(tmp_path / "trained")
+    inputs = batch()
+    wanted = encoder(inputs)
+    of_directory = export_small(tmp_path / "trained", tmp_path / "of_directory", head="encoder")
+    for directory in (of_directory, export_small(model.encoder, tmp_path / "of_encoder")):
+        encoder.delegate_to(directory)
+        assert_same(encoder(inputs), wanted, inputs)
+        assert model.encoder.delegate_to(directory).runs_on == "rknn"
+        model.encoder.undelegate()
+        encoder.undelegate()
+    assert Manifest.read(of_directory).source_sha256 == source_of(model.encoder).weights_sha256
+    variable = encoder.layers[0].output_projection.bias
+    variable.assign(variable + 1e-6)
+    with pytest.raises(ArtifactError, match="other weights than"):
+        encoder.delegate_to(of_directory)
+
+
+def test_an_artifact_whose_hash_covers_an_unexported_mlm_head(tmp_path: Path, board: Board) -> None:
+    """Version 0.1.0 hashed every tensor of the checkpoint."""
+    board()
+    encoder = small_encoder(mlm=True)
+    encoder.save_pretrained(tmp_path / "model")
+    directory = export_small(tmp_path / "model", tmp_path / "a", head="encoder")
+    everything = state_sha256(source_of(tmp_path / "model").state)
+    assert everything != Manifest.read(directory).source_sha256
+    change_manifest(directory, source_sha256=everything)
+    assert encoder.delegate_to(directory).runs_on == "rknn"
+    encoder.undelegate()
 
 
 def test_wrong_artifacts(encoder: BertEncoder, tmp_path: Path, board: Board) -> None:

@@ -82,7 +82,8 @@ class Manifest:
     models: tuple[ModelFile, ...]
     support: tuple[SupportFile, ...]
     source_sha256: str
-    """Hash of the weights that were exported, see `hashing.state_sha256`."""
+    """Hash of the weights that were exported, see `hashing.state_sha256`: of the encoder with its pooler, and
+    of the head if it was exported too."""
     parity: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     gate: Mapping[str, Any] = field(default_factory=dict)
     """How the gate was run: reference, texts, threshold, results per shape, range of activations."""

@@ -39,7 +39,10 @@ def check_source(encoder: Any, settings: Settings) -> None:
 
 
 def _hashes(encoder: Any) -> Iterator[str]:
-    """Hashes under which this encoder may have been exported: alone, or with its head."""
+    """Hashes under which this encoder may have been exported: alone, or with its masked language model head.
+
+    Version 0.1.0 hashed that head's tensors also where the encoder was exported without it.
+    """
     from tfbert_npu.weights.variables import extract, rows_of
 
     rows = rows_of(encoder)

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from tfbert_npu import __version__
-from tfbert_npu.artifact.hashing import state_sha256
 from tfbert_npu.artifact.manifest import Manifest
 from tfbert_npu.errors import require
 from tfbert_npu.export import gate
@@ -206,7 +205,7 @@ def _export(run: ExportRun, staging: Path, name: str, user_string: str) -> Manif
     onnx_path = staging / "model.onnx"
     onnx_path.write_bytes(graph.SerializeToString())
     del graph
-    hashed = state_sha256(source.state)
+    hashed = source.weights_sha256
     custom = custom_string(
         {
             "tfbert_npu": __version__,

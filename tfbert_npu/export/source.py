@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from tfbert_npu.artifact.hashing import state_sha256
 from tfbert_npu.config import BertConfig
 from tfbert_npu.export.graph.model import (
     GraphOptions,
@@ -20,6 +21,7 @@ from tfbert_npu.export.graph.model import (
     check_head,
     head_outputs,
     output_names,
+    tensors_under,
     write_graph,
 )
 from tfbert_npu.export.keras_head import KerasHead, attach
@@ -70,6 +72,11 @@ class ExportSource:
     def kind(self) -> str:
         """The head's name for the manifest."""
         return "custom" if self.keras_head is not None else self.head
+
+    @property
+    def weights_sha256(self) -> str:
+        """Hash of the tensors that are exported: a bare encoder's does not depend on the heads beside it."""
+        return state_sha256(tensors_under(self.state, self.head))
 
 
 def source_of(
