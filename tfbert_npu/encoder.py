@@ -174,9 +174,11 @@ class BertEncoder(keras.layers.Layer):
         """Compute on an NPU, or what stands for it, from now on.
 
         Models that hold the layer go over with it, functional and compiled ones included; nothing needs to be
-        rebuilt. A `tf.function` of your own that was traced before must be traced again. Hidden states that
-        the artefact does not give are NaN, and an error where a graph uses them; at padding all outputs are
-        meaningless. With an artefact that gives `mlm_logits`, `.mlm` runs there as well.
+        rebuilt. A `tf.function` of your own that was traced before must be traced again. At padding all
+        outputs are meaningless. In the place of hidden states that the artefact does not give
+        (`export_rknn(..., outputs=(..., "encoder_outputs"))`) stands an object that raises a
+        `MissingOutputError` as soon as it is used. With an artefact that gives `mlm_logits`, `.mlm` runs
+        there as well.
 
         Args:
             artifact_dir: What `export_rknn` made of this encoder with its present weights.

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import logging
+import re
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -21,6 +24,7 @@ from tfbert_npu import BertEncoder
 from tfbert_npu.artifact.hashing import state_sha256
 from tfbert_npu.artifact.manifest import Manifest
 from tfbert_npu.delegate import Settings
+from tfbert_npu.delegate.missing import MissingOutputError
 from tfbert_npu.errors import ArtifactError
 from tfbert_npu.export.source import source_of
 from tfbert_npu.runtime import BackendError
@@ -161,13 +165,59 @@ def test_missing_hidden_states(encoder: BertEncoder, tmp_path: Path, board: Boar
     encoder.delegate_to(export_small(encoder, tmp_path / "a"))
     inputs = batch()
     first, last = encoder(inputs)["encoder_outputs"]
-    assert np.isnan(first).all()
     assert np.isfinite(last).all()
-    with pytest.raises(
-        tf.errors.InvalidArgumentError, match="not_in_the_artifact_export_it_with_encoder_outputs"
-    ):
-        tf.function(lambda: encoder(inputs)["encoder_outputs"][0])()
+    assert (first.shape, first.dtype) == ((3, 20, 16), "float32")
+    assert not hasattr(first, "_keras_mask")
+    message = (
+        r"encoder_outputs is not in .*, which gives pooled_output, sequence_output; leave it unused, or "
+        r"export with outputs=\('pooled_output', 'sequence_output', 'encoder_outputs'\)"
+    )
+    assert re.search(message, repr(first))
+    uses: list[Callable[[Any], Any]] = [
+        np.asarray,
+        np.mean,
+        tf.convert_to_tensor,
+        tf.reduce_mean,
+        keras.ops.mean,
+        keras.layers.Dense(2),
+        lambda hidden: hidden + 1,
+        lambda hidden: last + hidden,
+        lambda hidden: hidden[:, 0],
+        lambda hidden: hidden.numpy(),
+        lambda hidden: tf.stack([last, hidden]),
+    ]
+    for use in uses:
+        with pytest.raises(MissingOutputError, match=message):
+            use(first)
+        with pytest.raises(MissingOutputError, match=message):
+            tf.function(lambda use=use: use(encoder(inputs)["encoder_outputs"][0]), autograph=False)()
+    with pytest.raises(MissingOutputError, match=message):
+        tf.function(lambda: encoder(inputs))()
     encoder.undelegate()
+
+
+@pytest.mark.parametrize("eagerly", [False, True])
+def test_models_with_missing_hidden_states(
+    encoder: BertEncoder, tmp_path: Path, board: Board, eagerly: bool
+) -> None:
+    """Who passes the structure on is served; who uses what is missing is told so."""
+    board()
+    specs = {name: keras.Input((None,), dtype="int32", name=name) for name in batch()}
+    inner = keras.Model(specs, encoder(specs))
+    outer = keras.Model(specs, keras.layers.Dense(2)(inner(specs)["pooled_output"]))
+    hidden = keras.Model(specs, keras.layers.Dense(2)(inner(specs)["encoder_outputs"][0]))
+    inputs = batch()
+    wanted = outer.predict(inputs, verbose=0)
+    encoder.delegate_to(export_small(encoder, tmp_path / "a"))
+    for model in (inner, outer, hidden):
+        model.run_eagerly = eagerly
+    np.testing.assert_allclose(outer.predict(inputs, verbose=0), wanted, atol=1e-4)
+    with pytest.raises(MissingOutputError, match="encoder_outputs is not in"):
+        hidden.predict(inputs, verbose=0)
+    with pytest.raises(MissingOutputError, match="encoder_outputs is not in"):
+        inner.predict(inputs, verbose=0)
+    encoder.undelegate()
+    assert inner.predict(inputs, verbose=0)["encoder_outputs"][0].shape == (3, 20, 16)
 
 
 @pytest.mark.parametrize("positions", [None, 5])

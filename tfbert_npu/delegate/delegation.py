@@ -14,6 +14,7 @@ import numpy as np
 from tfbert_npu.artifact.manifest import MANIFEST
 from tfbert_npu.delegate import graph
 from tfbert_npu.delegate.graph import HIDDEN_STATE
+from tfbert_npu.delegate.missing import MissingOutput
 from tfbert_npu.delegate.settings import Settings
 from tfbert_npu.delegate.source import check_source
 from tfbert_npu.errors import ArtifactError
@@ -39,7 +40,6 @@ class Delegation:
         self._model: NpuModel | None = None
         self._tripwire: Any = None
         self._variables: list[tuple[Any, Any]] = []
-        self._nothing: dict[tuple[int, ...], Any] = {}
 
     @property
     def model(self) -> NpuModel:
@@ -85,17 +85,16 @@ class Delegation:
         import tensorflow as tf
 
         model, encoder = self.model, self._alive()
+        gives = model.output_names
         wanted = ["pooled_output", "sequence_output"] + ["mlm_logits"] * mlm
-        given = [name for name in wanted if name in model.output_names]
+        given = [name for name in wanted if name in gives]
         needed = "mlm_logits" if mlm else "pooled_output"
         if needed not in given or (not mlm and "sequence_output" not in given):
             raise ValueError(
-                f"{model.directory} gives {', '.join(model.output_names)} only; export it with "
-                f"outputs={tuple(wanted)}"
+                f"{model.directory} gives {', '.join(gives)} only; export it with outputs={tuple(wanted)}"
             )
-        if "encoder_outputs" in model.output_names:
-            layers = encoder.config.num_hidden_layers
-            given += [f"{HIDDEN_STATE}{index}" for index in range(layers)]
+        if "encoder_outputs" in gives:
+            given += [f"{HIDDEN_STATE}{index}" for index in range(encoder.config.num_hidden_layers)]
         tensors = {name: tf.convert_to_tensor(inputs[name]) for name in _INPUT_ORDER if name in inputs}
         if tf.executing_eagerly():
             arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
@@ -103,8 +102,10 @@ class Delegation:
         else:
             values = self._in_graph(tensors, given)
         values = graph.without_gradient(self._anchor(encoder), values)
-        named = dict(zip(given, values, strict=True))
-        return self._arranged(tf, encoder, named, inputs, mlm)
+        dtype = encoder.compute_dtype
+        if dtype != "float32":
+            values = [tf.cast(value, dtype) for value in values]
+        return self._arranged(dict(zip(given, values, strict=True)), tensors, mlm)
 
     def _in_graph(self, tensors: Mapping[str, Any], given: list[str]) -> list[Any]:
         encoder, names = self._encoder, list(tensors)
@@ -127,43 +128,28 @@ class Delegation:
             self._tripwire = graph.make_tripwire()
         return graph.py_function(compute, tensors, given, self._alive().config, self._tripwire)
 
-    def _arranged(
-        self, tf: Any, encoder: Any, named: dict[str, Any], inputs: Mapping[str, Any], mlm: bool
-    ) -> dict[str, Any]:
-        """The keys of the layer's own call, for functional models go by the structure.
+    def _arranged(self, named: dict[str, Any], inputs: Mapping[str, Any], mlm: bool) -> dict[str, Any]:
+        """The keys of the layer's own call; in the place of what the artefact lacks a `MissingOutput`."""
+        encoder, model = self._alive(), self.model
 
-        Hidden states that the artefact lacks are NaN; in a graph, using one is an error.
-        """
-        dtype = encoder.compute_dtype
-        if dtype != "float32":
-            named = {name: tf.cast(value, dtype) for name, value in named.items()}
+        def missing(name: str) -> MissingOutput:
+            shape = graph.output_shape(name, inputs, encoder.config)
+            return MissingOutput(name, model.directory, model.output_names, shape, encoder.compute_dtype)
+
         layers = encoder.config.num_hidden_layers
-        hidden = [named.pop(f"{HIDDEN_STATE}{index}", None) for index in range(layers)]
-        shape = (*tf.unstack(tf.shape(inputs[WORD_IDS])), encoder.config.hidden_size)
-        if "sequence_output" not in named:
-            named["sequence_output"] = (
-                hidden[-1] if hidden[-1] is not None else self._missing(tf, shape, dtype)
-            )
+        if "encoder_outputs" in model.output_names:
+            hidden = [named.pop(f"{HIDDEN_STATE}{index}") for index in range(layers)]
+            named.setdefault("sequence_output", hidden[-1])
+        else:
+            if "sequence_output" not in named:
+                named["sequence_output"] = missing("sequence_output")
+            hidden = [missing("encoder_outputs")] * (layers - 1) + [named["sequence_output"]]
         if "pooled_output" not in named:
-            named["pooled_output"] = self._missing(tf, (shape[0], shape[2]), dtype)
-        if hidden[-1] is None:
-            missing = self._missing(tf, shape, dtype) if layers > 1 else None
-            hidden = [missing] * (layers - 1) + [named["sequence_output"]]
+            named["pooled_output"] = missing("pooled_output")
         outputs = {"encoder_outputs": hidden, **named}
         if not mlm:
             outputs["default"] = named["pooled_output"]
         return outputs
-
-    def _missing(self, tf: Any, shape: tuple[Any, ...], dtype: str) -> Any:
-        if tf.executing_eagerly():
-            sizes = tuple(int(size) for size in shape)
-            if self._nothing.keys() != {sizes}:
-                self._nothing = {sizes: tf.fill(sizes, tf.cast(np.nan, dtype))}
-            return self._nothing[sizes]
-        # An operator that cannot succeed, and is never run unless something depends on it; of the operators
-        # with a message of their own (Assert, CheckNumerics), TensorFlow runs every one.
-        hidden_size = tf.raw_ops.PlaceholderWithDefault(input=tf.zeros([2], dtype), shape=[None])
-        return tf.reshape(hidden_size[:1], shape, name="not_in_the_artifact_export_it_with_encoder_outputs")
 
     def _anchor(self, encoder: Any) -> Any:
         """A variable of the encoder that training would change, or None if it is frozen."""
