@@ -20,7 +20,7 @@ import tfbert_npu
 from tests.runtime.artifacts import change_manifest, requests
 from tests.runtime.conftest import Board
 from tests.runtime.encoders import export_small, small_encoder
-from tfbert_npu import BertEncoder
+from tfbert_npu import BertEncoder, BertForSequenceClassification, export_saved_model
 from tfbert_npu.artifact.hashing import state_sha256
 from tfbert_npu.artifact.manifest import Manifest
 from tfbert_npu.delegate import Settings
@@ -294,12 +294,19 @@ def test_no_graph_with_a_py_function_is_saved(encoder: BertEncoder, tmp_path: Pa
     model = keras.Model(specs, encoder(specs)["pooled_output"])
     with pytest.raises(AssertionError, match="runs_on_an_NPU_undelegate_before_saving"):
         model.export(tmp_path / "exported", verbose=False)
-    from tfbert_npu import export_saved_model
-
-    with pytest.raises(ValueError, match=r"call .undelegate\(\) first"):
-        export_saved_model(encoder, tmp_path / "saved")
+    head = BertForSequenceClassification(encoder, labels=["no", "yes"])
+    outer = keras.Model(specs, keras.layers.Dense(2)(model(specs)))
+    for exported in (encoder, model, outer, head):
+        within = "" if exported is encoder else f" in {exported.name}"
+        message = rf"^{encoder.name}{within} runs on rknn, not in TensorFlow; call .undelegate\(\) first$"
+        with pytest.raises(ValueError, match=message):
+            export_saved_model(exported, tmp_path / "saved")
+        with pytest.raises(ValueError, match=message):
+            source_of(exported)
+    assert not (tmp_path / "saved").exists()
     encoder.undelegate()
     model.export(tmp_path / "exported", verbose=False)
+    export_saved_model(outer, tmp_path / "saved")
 
 
 RELOAD = """
