@@ -6,11 +6,13 @@ import pytest
 
 from tests.export.models import bert
 from tests.export.test_export_rknn import WIDE
+from tfbert_npu.export.gate import agreement
 from tfbert_npu.export.quantize.recipe import Operator, Recipe
 from tfbert_npu.export.quantize.search import SearchError
 from tfbert_npu.export.rknn import export_rknn
 from tfbert_npu.export.samples import random_inputs
-from tfbert_npu.export.source import ExportSource
+from tfbert_npu.export.source import ExportSource, tensorflow_reference
+from tfbert_npu.runtime import load_npu
 
 pytestmark = pytest.mark.slow
 
@@ -42,6 +44,15 @@ def test_int8_passes_its_gate_and_tells_its_recipe(small, batches, tmp_path, emb
     assert all(one["cosine"] > 0.99 for one in manifest.parity.values())
     assert Recipe.from_dict(manifest.build["quantisation"]["recipe"]) == recipe
     assert manifest.cost["1x32"]["cycles"] < 0.8 * full.cost["1x32"]["cycles"]
+    # The simulator backend compiles it again from the directory alone, and gets the very same model.
+    inputs = random_inputs(small.config, (1, 32), 4)  # the gate's
+    reference = tensorflow_reference(small).reference
+    with load_npu(tmp_path / "m", "simulator") as model:
+        pairs = [(one, model(one), reference(one)) for one in inputs]
+    for name, measured in manifest.parity.items():
+        found = [agreement(got[name], wanted[name], one["input_mask"]) for one, got, wanted in pairs]
+        assert min(one.cosine for one in found) == pytest.approx(measured["cosine"], abs=1e-7)
+        assert max(one.max_abs for one in found) == pytest.approx(measured["max_abs"], rel=1e-3)
 
 
 def test_the_search_puts_its_frontier_into_the_manifest(small, batches, tmp_path):

@@ -21,6 +21,7 @@ _MOST_BYTES = 64 * 2**20
 
 Layout = Literal["dynamic", "static"]
 Precision = Literal["fp16", "w8a8"]
+SupportKind = Literal["embeddings", "tokenizer", "config", "quantization", "report"]
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class SupportFile:
     """A file that the runtime needs beside the network."""
 
     path: str
-    kind: Literal["embeddings", "tokenizer", "config", "report"]
+    kind: SupportKind
     sha256: str
     size: int
 

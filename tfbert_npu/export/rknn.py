@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import time
@@ -35,6 +36,7 @@ from tfbert_npu.export.graph.model import GraphOptions, Head
 from tfbert_npu.export.onnx_file import prepared
 from tfbert_npu.export.options import Shape, checked_options
 from tfbert_npu.export.quantize.calibration import default_texts, resized
+from tfbert_npu.export.quantize.hybrid import document_name
 from tfbert_npu.export.quantize.pipeline import compile_int8, quantise
 from tfbert_npu.export.quantize.recipe import Recipe
 from tfbert_npu.export.quantize.search import Study, search
@@ -237,9 +239,11 @@ def _export(run: ExportRun, staging: Path, name: str, user_string: str) -> Manif
             if quantised is None or calibration is None:
                 costs |= compile_file(session, onnx_path, signature, options, shapes, custom)
             else:
-                costs |= compile_int8(
+                found, document = compile_int8(
                     session, onnx_path, signature, options, shapes, custom, calibration, quantised
                 )
+                costs |= found
+                (staging / document_name(file)).write_text(json.dumps(document) + "\n", encoding="utf-8")
             for shape in shapes:
                 run.say(f"simulating {shape[0]}x{shape[1]}")
                 agreements[shape] = pass_gate(run, session, signature, onnx_path, inputs[shape], staging)

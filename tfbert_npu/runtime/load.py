@@ -20,6 +20,7 @@ from tfbert_npu.runtime.files import Artifact, VerifiedFile
 from tfbert_npu.runtime.memory import check_memory
 from tfbert_npu.runtime.model import Fallback, NpuModel, Outputs
 from tfbert_npu.runtime.pool import Pool
+from tfbert_npu.runtime.providers import provider_of
 
 BackendChoice = Literal["auto", "rknn", "simulator", "onnx"]
 OnError = Literal["raise", "onnx"]
@@ -213,9 +214,7 @@ def _pool_maker(
 
         one = partial(OnnxBackend, files[0], options.threads)
     else:
-        from tfbert_npu.runtime.simulator import SimulatorBackend
-
-        one = partial(SimulatorBackend, files[0], artifact.manifest, options.toolchain)
+        one = partial(provider_of(name), artifact, files[0], options.toolchain)
     return lambda: Pool(
         [one], [None], timeout=None, lend_timeout=options.lend_timeout, start_timeout=_COMPILE_SECONDS
     )
