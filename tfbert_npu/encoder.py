@@ -175,8 +175,8 @@ class BertEncoder(keras.layers.Layer):
 
         Models that hold the layer go over with it, functional and compiled ones included; nothing needs to be
         rebuilt. A `tf.function` of your own that was traced before must be traced again. At padding all
-        outputs are meaningless. In the place of hidden states that the artefact does not give
-        (`export_rknn(..., outputs=(..., "encoder_outputs"))`) stands an object that raises a
+        outputs are meaningless. In the place of outputs that the artefact does not give, such as hidden
+        states (`export_rknn(..., outputs=(..., "encoder_outputs"))`), stands an object that raises a
         `MissingOutputError` as soon as it is used. With an artefact that gives `mlm_logits`, `.mlm` runs
         there as well.
 
@@ -184,9 +184,9 @@ class BertEncoder(keras.layers.Layer):
             artifact_dir: What `export_rknn` made of this encoder with its present weights.
             backend: `"auto"`, `"rknn"`, `"simulator"` or `"onnx"`; see `load_npu`.
             **options: `cores`, `truncate`, `timeout`, `lend_timeout`, `retry_after`, `check_finite`,
-                `warm_up`, `threads`, `toolchain`: see `load_npu`. `on_error`: `"raise"`, or what stands in
-                while the backend fails: `"tf"`, this layer's own weights, or `"onnx"`. `allow_other_weights`:
-                run the artefact's weights though they are not this layer's.
+                `warm_up`, `threads`, `toolchain`, `file`: see `load_npu`. `on_error`: `"raise"`, or what
+                stands in while the backend fails: `"tf"`, this layer's own weights, or `"onnx"`.
+                `allow_other_weights`: run the artefact's weights though they are not this layer's.
 
         Returns:
             This layer.

@@ -375,6 +375,7 @@ def test_settings_are_kept_as_plain_values_in_the_form_of_before(tmp_path: Path)
         "warm_up": True,
         "threads": None,
         "toolchain": str(tmp_path / "venv"),
+        "file": None,
         "allow_other_weights": False,
     }
     with pytest.warns(UserWarning, match="which is missing"):

@@ -104,6 +104,18 @@ class Manifest:
         """The ONNX file, if there is one."""
         return next((model for model in self.models if model.kind == "onnx"), None)
 
+    def only(self, file: str) -> Manifest:
+        """The same with one of its `.rknn` files, beside the ONNX file.
+
+        Raises:
+            ArtifactError: It has no such file.
+        """
+        kept = tuple(model for model in self.models if model.kind != "rknn" or model.path == file)
+        if not any(model.path == file for model in kept):
+            names = ", ".join(model.path for model in self.rknn_files)
+            raise ArtifactError(f"the manifest knows no .rknn file {file!r}; it has {names}")
+        return dataclasses.replace(self, models=kept)
+
     def to_json(self) -> str:
         """The text of `manifest.json`."""
         return json.dumps(dataclasses.asdict(self), indent=2, ensure_ascii=False) + "\n"

@@ -6,12 +6,10 @@ import threading
 import warnings
 import weakref
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tfbert_npu.artifact.manifest import MANIFEST
 from tfbert_npu.delegate import graph
 from tfbert_npu.delegate.graph import HIDDEN_STATE
 from tfbert_npu.delegate.missing import MissingOutput
@@ -20,6 +18,7 @@ from tfbert_npu.delegate.source import check_source
 from tfbert_npu.errors import ArtifactError
 from tfbert_npu.layers.inputs import MASK, MLM_POSITIONS, TYPE_IDS, WORD_IDS, check_inputs
 from tfbert_npu.runtime.backend import Arrays
+from tfbert_npu.runtime.files import Artifact, is_artifact
 from tfbert_npu.runtime.load import open_model
 from tfbert_npu.runtime.model import NpuModel, Outputs
 
@@ -88,8 +87,7 @@ class Delegation:
         gives = model.output_names
         wanted = ["pooled_output", "sequence_output"] + ["mlm_logits"] * mlm
         given = [name for name in wanted if name in gives]
-        needed = "mlm_logits" if mlm else "pooled_output"
-        if needed not in given or (not mlm and "sequence_output" not in given):
+        if not given:
             raise ValueError(
                 f"{model.directory} gives {', '.join(gives)} only; export it with outputs={tuple(wanted)}"
             )
@@ -165,17 +163,18 @@ class Delegation:
         import tensorflow as tf
 
         settings, encoder = self.settings, self._alive()
-        if not (Path(settings.artifact_dir) / MANIFEST).is_file():
+        if not is_artifact(settings.artifact_dir):
             raise ArtifactError(
                 f"{settings.artifact_dir}, on which {encoder.name} was delegated, is missing; copy it there, "
                 "call .delegate_to() with its new place, or .undelegate()"
             )
+        artifact = Artifact.open(settings.artifact_dir, settings.runtime.file)
         with tf.init_scope():  # the first call may be one that is being traced
             encoder.build()
-            check_source(encoder, settings)
+            check_source(encoder, artifact, allow_other_weights=settings.allow_other_weights)
         fallback = ("tf", self._by_tensorflow) if settings.tf_on_error else None
-        model = open_model(settings.artifact_dir, settings.runtime, fallback)
-        if not {"sequence_output", "mlm_logits"} & set(model.output_names):
+        model = open_model(artifact, settings.runtime, fallback)
+        if not {"pooled_output", "sequence_output", "mlm_logits"} & set(model.output_names):
             model.close()
             raise ArtifactError(
                 f"{settings.artifact_dir} holds a {model.manifest.head} model, not an encoder; export the "
@@ -208,7 +207,7 @@ def restored(encoder: Any, settings: Mapping[str, Any]) -> Delegation:
     """The delegation of a layer that is being made from its configuration, see `Settings.to_dict`."""
     options = {name: value for name, value in settings.items() if name != "artifact_dir"}
     delegation = Delegation(encoder, Settings.of(settings["artifact_dir"], options))
-    if not (Path(delegation.settings.artifact_dir) / MANIFEST).is_file():
+    if not is_artifact(delegation.settings.artifact_dir):
         warnings.warn(
             f"{encoder.name} was saved delegated to {delegation.settings.artifact_dir}, which is missing; "
             "call .delegate_to() with its new place, or .undelegate(), before using it",

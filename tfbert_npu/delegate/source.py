@@ -3,34 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from tfbert_npu.artifact.hashing import state_sha256
-from tfbert_npu.artifact.manifest import Manifest
-from tfbert_npu.config import BertConfig
-from tfbert_npu.delegate.settings import Settings
 from tfbert_npu.errors import ArtifactError
+from tfbert_npu.runtime.files import Artifact
 
 _SAME = ("model_type", "vocab_size", "hidden_size", "num_hidden_layers", "max_position_embeddings")
 
 
-def check_source(encoder: Any, settings: Settings) -> None:
+def check_source(encoder: Any, artifact: Artifact, *, allow_other_weights: bool) -> None:
     """Make sure that an artefact was exported from the weights that the encoder holds now.
+
+    Args:
+        encoder: A `BertEncoder`, built.
+        artifact: What it is to run.
+        allow_other_weights: Look at the architecture only.
 
     Raises:
         ArtifactError: It was not, and `allow_other_weights` is not set; or it is of another architecture.
     """
-    directory = Path(settings.artifact_dir)
-    manifest = Manifest.read(directory)
-    config = BertConfig.from_json(directory / "config.json", source="huggingface")
+    directory, source_sha256 = artifact.directory, artifact.manifest.source_sha256
     for name in _SAME:
-        theirs, ours = getattr(config, name), getattr(encoder.config, name)
+        theirs, ours = getattr(artifact.config, name), getattr(encoder.config, name)
         if theirs != ours:
             raise ArtifactError(
                 f"{directory} has {name}={theirs} and {encoder.name} has {ours}; export this encoder"
             )
-    if settings.allow_other_weights or manifest.source_sha256 in _hashes(encoder):
+    if allow_other_weights:
+        return
+    if not source_sha256:
+        raise ArtifactError(
+            f"{directory} does not say which weights it was made from, as rk-transformers' directories do "
+            f"not; export {encoder.name} with export_rknn, or pass allow_other_weights=True to run the file's"
+        )
+    if source_sha256 in _hashes(encoder):
         return
     raise ArtifactError(
         f"{directory} was exported from other weights than {encoder.name} holds now; export it again, or "

@@ -13,6 +13,7 @@ from tfbert_npu import __version__
 from tfbert_npu.artifact.embeddings import EMBEDDINGS, HostEmbeddings
 from tfbert_npu.artifact.hashing import sha256_of
 from tfbert_npu.artifact.manifest import Manifest, ModelFile, SupportFile, SupportKind
+from tfbert_npu.artifact.rk_transformers import HF_INPUTS
 from tfbert_npu.export import gate
 from tfbert_npu.export.card import write_card
 from tfbert_npu.export.compiler import Signature
@@ -23,12 +24,6 @@ from tfbert_npu.export.source import CLASS_OF_HEAD, TOKENIZER_FILES, ExportSourc
 from tfbert_npu.export.toolchain.environment import Toolchain
 
 COSTS = "cost.json"
-
-_HF_INPUTS = {
-    "input_word_ids": "input_ids",
-    "input_mask": "attention_mask",
-    "input_type_ids": "token_type_ids",
-}
 
 
 @dataclass(frozen=True)
@@ -158,7 +153,7 @@ def _rknn_block(exported: Exported, shapes: tuple[Shape, ...]) -> dict[str, Any]
     return {
         "batch_size": batch,
         "max_seq_length": length,
-        "model_input_names": [_HF_INPUTS.get(spec.name, spec.name) for spec in signature.inputs],
+        "model_input_names": [HF_INPUTS.get(spec.name, spec.name) for spec in signature.inputs],
         "dynamic_input": dynamic,
         "float_dtype": "float16",
         "target_platform": options.platform.target,

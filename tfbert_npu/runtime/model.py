@@ -90,6 +90,11 @@ class NpuModel:
         self.outputs: tuple[TensorSpec, ...] = files[0].model.outputs
         # In the model's order: the first one, ids or embeddings, has the shape of the call.
         self._names = tuple(spec.name for spec in files[0].model.inputs)
+        self._other_integers = {
+            spec.name: np.dtype(spec.dtype)
+            for spec in files[0].model.inputs
+            if spec.dtype not in ("int32", "float32")
+        }
         self._positions = next((s.shape[1] for s in files[0].model.inputs if s.name == MLM_POSITIONS), None)
         self._longest = max((length for _, length in shapes), default=self.config.max_position_embeddings)
         self._host: HostEmbeddings | None = artifact.embeddings()
@@ -238,6 +243,10 @@ class NpuModel:
                     "with P up to that"
                 )
             padded[MLM_POSITIONS] = _fit(given, rows, size)
+        if TYPE_IDS in padded and TYPE_IDS not in self._names and self._host is None:
+            _check_types(padded[TYPE_IDS], self.config)
+        for name, dtype in self._other_integers.items():
+            padded[name] = _as_integers(name, padded[name], dtype)
         return {name: padded[name] for name in self._names}
 
     def _shortened(
@@ -286,6 +295,24 @@ def _fit(value: np.ndarray, rows: np.ndarray, shape: tuple[int, int]) -> np.ndar
     fitted = np.zeros(shape, value.dtype)
     fitted[: len(rows), :width] = value[rows, :width]
     return fitted
+
+
+def _check_types(types: np.ndarray, config: BertConfig) -> None:
+    if config.type_vocab_size and types.any():
+        raise ValueError(
+            "the artefact takes no input_type_ids, so that it would read a second text as part of the first; "
+            "give single texts, or export the model with export_rknn"
+        )
+
+
+def _as_integers(name: str, value: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:
+    """As the file takes them; an id that does not fit would turn into another word's."""
+    if value.size and value.max() > np.iinfo(dtype).max:
+        raise ValueError(
+            f"{name} holds {value.max()} and the artefact takes {dtype}, up to {np.iinfo(dtype).max}; export "
+            "the model with export_rknn, which takes int32"
+        )
+    return value.astype(dtype)
 
 
 def _assembled(
