@@ -55,6 +55,18 @@ def test_int8_passes_its_gate_and_tells_its_recipe(small, batches, tmp_path, emb
         assert max(one.max_abs for one in found) == pytest.approx(measured["max_abs"], rel=1e-3)
 
 
+def test_int8_buckets_are_a_file_each(small, tmp_path):
+    longest = random_inputs(small.config, (1, 64), 12)
+    recipe = Recipe(side_neurons=4)
+    manifest = export_rknn(
+        small, tmp_path / "m", "rk3588", "buckets", "w8a8", longest, recipe=recipe, layout="static"
+    )
+    assert [file.shapes for file in manifest.rknn_files] == [((1, n),) for n in (16, 24, 32, 48, 64)]
+    kinds = [file.path for file in manifest.support if file.kind == "quantization"]
+    assert kinds == [f"model_b1_s{n}.quantization.json" for n in (16, 24, 32, 48, 64)]
+    assert all(one["cosine"] > 0.99 for one in manifest.parity.values())
+
+
 def test_the_search_puts_its_frontier_into_the_manifest(small, batches, tmp_path):
     manifest = export_rknn(
         small, tmp_path / "m", "rk3588", ((1, 32),), "w8a8", batches, max_cost=0.75, min_cosine=0.5

@@ -41,13 +41,8 @@ class Artifact:
                 there is none of that name.
         """
         path = Path(directory).expanduser().absolute()
-        if is_of_rk_transformers(path):
-            manifest = rk_transformers.manifest_of(path, file)
-        else:
-            manifest = Manifest.read(path)
-            manifest.check_files(path, ["config.json", EMBEDDINGS])
-            if file is not None:
-                manifest = manifest.only(file)
+        manifest = read_manifest(path, file)
+        manifest.check_files(path, ["config.json", EMBEDDINGS])
         return cls(path, manifest, BertConfig.from_json(path / "config.json", source="huggingface"))
 
     def embeddings(self) -> HostEmbeddings | None:
@@ -132,6 +127,14 @@ class VerifiedFile:
         names = [rk_transformers.our_name(spec.name) for spec in header.inputs]
         if names != [spec.name for spec in self.model.inputs]:
             raise ArtifactError(f"{self.name} takes other inputs than its manifest says; export it again")
+
+
+def read_manifest(directory: Path, file: str | None = None) -> Manifest:
+    """The manifest that a directory holds, or the one that its `.rknn` file gives; see `Artifact.open`."""
+    if is_of_rk_transformers(directory):
+        return rk_transformers.manifest_of(directory, file)
+    manifest = Manifest.read(directory)
+    return manifest if file is None else manifest.only(file)
 
 
 def is_artifact(directory: str | os.PathLike[str]) -> bool:
