@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import re
 import subprocess
@@ -23,8 +24,7 @@ from tests.runtime.encoders import export_small, small_encoder
 from tfbert_npu import BertEncoder, BertForSequenceClassification, export_saved_model
 from tfbert_npu.artifact.hashing import state_sha256
 from tfbert_npu.artifact.manifest import Manifest
-from tfbert_npu.delegate import Settings
-from tfbert_npu.delegate.missing import MissingOutputError
+from tfbert_npu.delegate import MissingOutputError, Settings
 from tfbert_npu.errors import ArtifactError
 from tfbert_npu.export.source import source_of
 from tfbert_npu.runtime import BackendError
@@ -168,6 +168,7 @@ def test_missing_hidden_states(encoder: BertEncoder, tmp_path: Path, board: Boar
     assert np.isfinite(last).all()
     assert (first.shape, first.dtype) == ((3, 20, 16), "float32")
     assert not hasattr(first, "_keras_mask")
+    assert repr(copy.deepcopy(first)) == repr(first)
     message = (
         r"encoder_outputs is not in .*, which gives pooled_output, sequence_output; leave it unused, or "
         r"export with outputs=\('pooled_output', 'sequence_output', 'encoder_outputs'\)"

@@ -13,7 +13,7 @@ from tests.runtime.encoders import small_encoder
 from tests.runtime.expected import assert_right
 from tfbert_npu import pull_from_hub
 from tfbert_npu.artifact import TensorSpec
-from tfbert_npu.delegate.missing import MissingOutputError
+from tfbert_npu.delegate import MissingOutputError
 from tfbert_npu.errors import ArtifactError, CheckpointError
 from tfbert_npu.runtime import load_npu
 from tfbert_npu.runtime.files import Artifact

@@ -6,7 +6,8 @@ refuses to be saved.
 """
 
 from tfbert_npu.delegate.delegation import Delegation, restored
+from tfbert_npu.delegate.missing import MissingOutput, MissingOutputError
 from tfbert_npu.delegate.settings import Settings
 from tfbert_npu.delegate.traces import forget_traces
 
-__all__ = ["Delegation", "Settings", "forget_traces", "restored"]
+__all__ = ["Delegation", "MissingOutput", "MissingOutputError", "Settings", "forget_traces", "restored"]

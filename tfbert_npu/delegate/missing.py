@@ -50,6 +50,8 @@ class MissingOutput:
         return f"<{self._explanation()}>"
 
     def __getattr__(self, attribute: str) -> NoReturn:
+        if attribute.startswith("__"):  # Python's own question, as when it copies; there is no such thing
+            raise AttributeError(attribute)
         raise MissingOutputError(self._explanation())
 
     def _explanation(self) -> str:
