@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
 from pathlib import Path
@@ -50,6 +51,19 @@ def test_the_command_line_is_light() -> None:
 def test_the_board_path_is_without_tensorflow() -> None:
     heavy = {"tensorflow", "keras", "tensorflow_text", "torch", "transformers", "huggingface_hub"}
     assert not modules_after("from tfbert_npu import BertTokenizer, BertConfig") & heavy
+
+
+def test_the_runtime_leans_on_nothing_above_it() -> None:
+    """Not even within a function: who makes a backend elsewhere registers it (`runtime.providers`)."""
+    above = {"export", "delegate", "encoder", "hub", "tasks", "cli", "heads", "train"}
+    package = Path(tfbert_npu.__file__).parent
+    for path in (*(package / "runtime").glob("*.py"), *(package / "artifact").glob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            parts = {name.split(".")[1] for name in names if name.startswith("tfbert_npu.")}
+            assert not parts & above, f"{path.name} imports {parts & above}"
 
 
 @pytest.mark.parametrize("statement", [f"from tfbert_npu import {name}" for name in tfbert_npu.__all__])

@@ -11,10 +11,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from tfbert_npu.artifact.manifest import Manifest
 from tfbert_npu.errors import ArtifactError
 from tfbert_npu.runtime import soc
-from tfbert_npu.runtime.files import runs_on
+from tfbert_npu.runtime.files import read_manifest, runs_on
 from tfbert_npu.runtime.memory import memory_estimate
 
 PACKAGES = (
@@ -159,7 +158,7 @@ def _on_the_machine(facts: dict[str, Any], root: Path) -> Iterator[Finding]:
 
 def _artifact(directory: Path, facts: dict[str, Any]) -> tuple[dict[str, Any], list[Finding]]:
     try:
-        manifest = Manifest.read(directory)
+        manifest = read_manifest(directory)
     except ArtifactError as error:
         return {"directory": str(directory)}, [_damaged(error)]
     findings = []

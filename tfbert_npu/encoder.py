@@ -174,17 +174,19 @@ class BertEncoder(keras.layers.Layer):
         """Compute on an NPU, or what stands for it, from now on.
 
         Models that hold the layer go over with it, functional and compiled ones included; nothing needs to be
-        rebuilt. A `tf.function` of your own that was traced before must be traced again. Hidden states that
-        the artefact does not give are NaN, and an error where a graph uses them; at padding all outputs are
-        meaningless. With an artefact that gives `mlm_logits`, `.mlm` runs there as well.
+        rebuilt. A `tf.function` of your own that was traced before must be traced again. At padding all
+        outputs are meaningless. In the place of outputs that the artefact does not give, such as hidden
+        states (`export_rknn(..., outputs=(..., "encoder_outputs"))`), stands an object that raises a
+        `MissingOutputError` as soon as it is used. With an artefact that gives `mlm_logits`, `.mlm` runs
+        there as well.
 
         Args:
             artifact_dir: What `export_rknn` made of this encoder with its present weights.
             backend: `"auto"`, `"rknn"`, `"simulator"` or `"onnx"`; see `load_npu`.
             **options: `cores`, `truncate`, `timeout`, `lend_timeout`, `retry_after`, `check_finite`,
-                `warm_up`, `threads`, `toolchain`: see `load_npu`. `on_error`: `"raise"`, or what stands in
-                while the backend fails: `"tf"`, this layer's own weights, or `"onnx"`. `allow_other_weights`:
-                run the artefact's weights though they are not this layer's.
+                `warm_up`, `threads`, `toolchain`, `file`: see `load_npu`. `on_error`: `"raise"`, or what
+                stands in while the backend fails: `"tf"`, this layer's own weights, or `"onnx"`.
+                `allow_other_weights`: run the artefact's weights though they are not this layer's.
 
         Returns:
             This layer.

@@ -74,6 +74,17 @@ def test_shapes_are_batch_by_length(tmp_path, checkpoint, shapes):
     assert "BATCHxLENGTH" in done.stderr
 
 
+def test_buckets_are_known_by_name(tmp_path, checkpoint):
+    path = tmp_path / "export.yaml"
+    path.write_text("shapes: buckets\nprecision: w8a8\n")
+    for options in (["--shapes", "buckets", "--precision", "w8a8"], ["--config", path]):
+        done = call("export", checkpoint, tmp_path / "out", *options)
+        assert done.returncode == 1
+        # Of the seven the model has positions for three.
+        assert "w8a8 files hold one shape each and 3 are wanted; pass" in done.stderr
+        assert "--layout static" in done.stderr
+
+
 def test_without_a_toolchain_one_line_names_the_command(tmp_path, checkpoint):
     done = call("export", checkpoint, tmp_path / "out", "--shapes", "1x16", XDG_DATA_HOME=str(tmp_path))
     assert done.returncode == 1

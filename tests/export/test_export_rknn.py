@@ -90,6 +90,25 @@ def test_minilm_with_embeddings_inside(minilm, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["m"]
 
 
+def test_the_encoder_of_a_trained_head_is_delegated(small, tmp_path):
+    import keras
+
+    from tfbert_npu import BertEncoder, BertForSequenceClassification
+    from tfbert_npu.errors import ArtifactError
+
+    keras.utils.set_random_seed(0)
+    model = BertForSequenceClassification(BertEncoder(small.config), labels=["no", "yes"])
+    model.build()
+    model.save_pretrained(tmp_path / "trained")
+    export_rknn(tmp_path / "trained", tmp_path / "m", shapes=((1, 32),), head="encoder")
+    encoder = BertEncoder.from_pretrained(tmp_path / "trained").delegate_to(tmp_path / "m", "onnx")
+    assert encoder.runs_on == "onnx"
+    encoder.undelegate()
+    encoder.pooler.bias.assign(encoder.pooler.bias + 1e-6)
+    with pytest.raises(ArtifactError, match="other weights than"):
+        encoder.delegate_to(tmp_path / "m", "onnx")
+
+
 def test_minilm_with_embeddings_on_the_host(minilm, tmp_path):
     manifest = export_rknn(minilm, tmp_path / "m", embeddings="host")
     assert all(one["cosine"] > 0.99999 for one in manifest.parity.values())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tfbert_npu.config import BertConfig
-from tfbert_npu.export.options import checked_options
+from tfbert_npu.export.options import buckets, checked_options
 
 CONFIG = BertConfig(hidden_size=384, num_hidden_layers=6, num_attention_heads=12, intermediate_size=1536)
 DEFAULTS = {
@@ -41,6 +41,11 @@ def options(**changes):
         ({"shapes": ((1, 128), (1, 128))}, "twice"),
         ({"shapes": ((1, 128, 3),)}, "pairs"),
         ({"shapes": ((1, 12.5),)}, "whole numbers"),
+        ({"shapes": "1x128"}, "or 'buckets', got '1x128'"),
+        (
+            {"shapes": "buckets", "precision": "w8a8"},
+            "w8a8 files hold one shape each and 7 are wanted.*static",
+        ),
         ({"single_core": True, "target_platform": "rk3576"}, "rk3588 only"),
         ({"masked_positions": 0}, "at least 1"),
     ],
@@ -48,6 +53,15 @@ def options(**changes):
 def test_refusals_name_what_is_allowed(changes, message):
     with pytest.raises(ValueError, match=message):
         options(**changes)
+
+
+def test_buckets_go_as_far_as_the_model_does():
+    assert options(shapes="buckets").shapes == buckets(CONFIG)
+    assert buckets(CONFIG)[-1] == (1, 256)
+    short = BertConfig(**{**CONFIG.to_dict(), "max_position_embeddings": 100})
+    assert [length for _, length in buckets(short)] == [16, 24, 32, 48, 64]
+    static = options(shapes="buckets", precision="w8a8", layout="static")
+    assert [name for name, _ in static.files()][-1] == "model_b1_s256.rknn"
 
 
 def test_rk3588s_is_compiled_as_rk3588():

@@ -6,11 +6,13 @@ import pytest
 
 from tests.export.models import bert
 from tests.export.test_export_rknn import WIDE
+from tfbert_npu.export.gate import agreement
 from tfbert_npu.export.quantize.recipe import Operator, Recipe
 from tfbert_npu.export.quantize.search import SearchError
 from tfbert_npu.export.rknn import export_rknn
 from tfbert_npu.export.samples import random_inputs
-from tfbert_npu.export.source import ExportSource
+from tfbert_npu.export.source import ExportSource, tensorflow_reference
+from tfbert_npu.runtime import load_npu
 
 pytestmark = pytest.mark.slow
 
@@ -42,6 +44,27 @@ def test_int8_passes_its_gate_and_tells_its_recipe(small, batches, tmp_path, emb
     assert all(one["cosine"] > 0.99 for one in manifest.parity.values())
     assert Recipe.from_dict(manifest.build["quantisation"]["recipe"]) == recipe
     assert manifest.cost["1x32"]["cycles"] < 0.8 * full.cost["1x32"]["cycles"]
+    # The simulator backend compiles it again from the directory alone, and gets the very same model.
+    inputs = random_inputs(small.config, (1, 32), 4)  # the gate's
+    reference = tensorflow_reference(small).reference
+    with load_npu(tmp_path / "m", "simulator") as model:
+        pairs = [(one, model(one), reference(one)) for one in inputs]
+    for name, measured in manifest.parity.items():
+        found = [agreement(got[name], wanted[name], one["input_mask"]) for one, got, wanted in pairs]
+        assert min(one.cosine for one in found) == pytest.approx(measured["cosine"], abs=1e-7)
+        assert max(one.max_abs for one in found) == pytest.approx(measured["max_abs"], rel=1e-3)
+
+
+def test_int8_buckets_are_a_file_each(small, tmp_path):
+    longest = random_inputs(small.config, (1, 64), 12)
+    recipe = Recipe(side_neurons=4)
+    manifest = export_rknn(
+        small, tmp_path / "m", "rk3588", "buckets", "w8a8", longest, recipe=recipe, layout="static"
+    )
+    assert [file.shapes for file in manifest.rknn_files] == [((1, n),) for n in (16, 24, 32, 48, 64)]
+    kinds = [file.path for file in manifest.support if file.kind == "quantization"]
+    assert kinds == [f"model_b1_s{n}.quantization.json" for n in (16, 24, 32, 48, 64)]
+    assert all(one["cosine"] > 0.99 for one in manifest.parity.values())
 
 
 def test_the_search_puts_its_frontier_into_the_manifest(small, batches, tmp_path):

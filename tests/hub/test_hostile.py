@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from tensorflow.core.protobuf import saved_model_pb2
 
 from tfbert_npu import BertConfig, BertEncoder, export_saved_model, pull_from_hub
-from tfbert_npu.errors import CheckpointError, TfbertNpuError, VocabularyError
+from tfbert_npu.errors import ArtifactError, CheckpointError, TfbertNpuError, VocabularyError
 from tfbert_npu.weights import tfhub
 from tfbert_npu.weights.saved_model import read_saved_model
 
@@ -240,10 +240,12 @@ def test_a_tf1_module_has_no_object_graph(exported: Path) -> None:
         pull_from_hub(exported)
 
 
-@pytest.mark.parametrize("component", ["auto", "encoder"])
-def test_files_of_rk_transformers_say_what_to_do(shared: Path, component: str) -> None:
-    with pytest.raises(CheckpointError, match=r"without the manifest\.json .*make one with export_rknn"):
-        pull_from_hub(shared / "data" / "rknn" / "rk_transformers_random_bert", component=component)
+def test_files_of_rk_transformers_are_for_a_board(shared: Path) -> None:
+    directory = shared / "data" / "rknn" / "rk_transformers_random_bert"
+    with pytest.raises(ArtifactError, match=r"no ONNX file of ours, without which it runs on a board only"):
+        pull_from_hub(directory)
+    with pytest.raises(CheckpointError, match="no weights that Keras can load"):
+        pull_from_hub(directory, component="encoder")
 
 
 def test_an_artifact_goes_to_the_runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

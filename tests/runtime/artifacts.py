@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -91,6 +92,32 @@ def write_artifact(
         support=tuple(support),
         source_sha256=source_sha256,
     ).write(directory)
+    return directory
+
+
+def write_foreign(
+    directory: Path,
+    *,
+    files: Mapping[str, tuple[int, int]] = MappingProxyType({"rknn/model_b1_s32_o3.rknn": (1, 32)}),
+    dtype: str = "int64",
+    inputs: Sequence[str] = ("input_ids", "attention_mask", "token_type_ids"),
+    outputs: Mapping[str, tuple[int, ...]] = MappingProxyType(
+        {"pooler_output": (-1, HIDDEN), "last_hidden_state": (-1, -1, HIDDEN)}
+    ),
+    config: dict[str, Any] = CONFIG,
+) -> Path:
+    """A directory as rk-transformers writes it: no manifest, Hugging Face's names, float16 outputs."""
+    for name, shape in files.items():
+        (directory / name).parent.mkdir(parents=True, exist_ok=True)
+        FakeModel(
+            inputs=[(name, dtype) for name in inputs],
+            outputs=[(name, "float16") for name in outputs],
+            input_shapes=[[shape for _ in inputs]],
+            output_shapes=[[fill(TensorSpec(name, "", sizes), shape) for name, sizes in outputs.items()]],
+            platform="rk3588",
+            version="2.3.2",
+        ).write(directory / name)
+    (directory / "config.json").write_text(json.dumps({**config, "rknn": {name: {} for name in files}}))
     return directory
 
 

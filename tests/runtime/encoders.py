@@ -9,9 +9,8 @@ from typing import Any
 from tests.runtime.artifacts import CONFIG, SHAPES, write_artifact
 from tfbert_npu import BertConfig, BertEncoder
 from tfbert_npu.artifact.embeddings import HostEmbeddings
-from tfbert_npu.artifact.hashing import state_sha256
 from tfbert_npu.export.compiler import Signature
-from tfbert_npu.export.graph.model import GraphOptions, write_graph
+from tfbert_npu.export.graph.model import GraphOptions, Head, write_graph
 from tfbert_npu.export.source import source_of
 
 SMALL = {**CONFIG, "vocab_size": 97}
@@ -26,9 +25,9 @@ def small_encoder(seed: int = 0, sizes: Mapping[str, int] | None = None, **optio
     return encoder
 
 
-def export_small(model: Any, directory: Path, **options: Any) -> Path:
+def export_small(model: Any, directory: Path, head: Head | None = None, **options: Any) -> Path:
     """What `export_rknn` would write, without the toolchain."""
-    source = source_of(model)
+    source = source_of(model, head=head)
     graph = write_graph(source.config, source.state, source.head, GraphOptions(**options))
     signature = Signature.of(graph)
     content = graph.SerializeToString()
@@ -41,6 +40,6 @@ def export_small(model: Any, directory: Path, **options: Any) -> Path:
         inputs=signature.inputs,
         outputs=signature.outputs,
         head=source.head,
-        source_sha256=state_sha256(source.state),
+        source_sha256=source.weights_sha256,
         tables=HostEmbeddings.from_state(source.state) if options.get("embeddings") == "host" else None,
     )

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.runtime.artifacts import SHAPES, requests, write_artifact
+from tests.runtime.artifacts import SHAPES, requests, write_artifact, write_foreign
 from tests.runtime.conftest import EMULATED, Board
 from tests.runtime.expected import assert_right, expected
 from tfbert_npu.runtime import BackendError, load_npu, soc
@@ -149,6 +149,14 @@ class TestRuntime:
                 inputs = requests(np.random.default_rng(seed), batch, width)
                 assert_right(model(inputs), inputs)
         assert driver.open == {}
+
+    @pytest.mark.parametrize("dtype", ["int16", "int64"])
+    def test_files_of_rk_transformers(self, board: Board, tmp_path: Path, dtype: str) -> None:
+        driver = board()
+        with load_npu(write_foreign(tmp_path / "rk", dtype=dtype)) as model:
+            inputs = requests(np.random.default_rng(0), 3, 20, vocabulary=30_000)
+            assert_right(model(inputs), inputs)
+        assert driver.seen[-1][0][0] == f"token_type_ids:{dtype}"
 
     def test_threads(self, artifact: Path, board: Board) -> None:
         board()

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+import copy
 import logging
+import re
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.runtime.artifacts import requests
+import tfbert_npu
+from tests.runtime.artifacts import change_manifest, requests
 from tests.runtime.conftest import Board
 from tests.runtime.encoders import export_small, small_encoder
-from tfbert_npu import BertEncoder
+from tfbert_npu import BertEncoder, BertForSequenceClassification, export_saved_model
+from tfbert_npu.artifact.hashing import state_sha256
+from tfbert_npu.artifact.manifest import Manifest
+from tfbert_npu.delegate import MissingOutputError, Settings
 from tfbert_npu.errors import ArtifactError
+from tfbert_npu.export.source import source_of
 from tfbert_npu.runtime import BackendError
 
 FULL = ("pooled_output", "sequence_output", "encoder_outputs")
@@ -156,13 +165,60 @@ def test_missing_hidden_states(encoder: BertEncoder, tmp_path: Path, board: Boar
     encoder.delegate_to(export_small(encoder, tmp_path / "a"))
     inputs = batch()
     first, last = encoder(inputs)["encoder_outputs"]
-    assert np.isnan(first).all()
     assert np.isfinite(last).all()
-    with pytest.raises(
-        tf.errors.InvalidArgumentError, match="not_in_the_artifact_export_it_with_encoder_outputs"
-    ):
-        tf.function(lambda: encoder(inputs)["encoder_outputs"][0])()
+    assert (first.shape, first.dtype) == ((3, 20, 16), "float32")
+    assert not hasattr(first, "_keras_mask")
+    assert repr(copy.deepcopy(first)) == repr(first)
+    message = (
+        r"encoder_outputs is not in .*, which gives pooled_output, sequence_output; leave it unused, or "
+        r"export with outputs=\('pooled_output', 'sequence_output', 'encoder_outputs'\)"
+    )
+    assert re.search(message, repr(first))
+    uses: list[Callable[[Any], Any]] = [
+        np.asarray,
+        np.mean,
+        tf.convert_to_tensor,
+        tf.reduce_mean,
+        keras.ops.mean,
+        keras.layers.Dense(2),
+        lambda hidden: hidden + 1,
+        lambda hidden: last + hidden,
+        lambda hidden: hidden[:, 0],
+        lambda hidden: hidden.numpy(),
+        lambda hidden: tf.stack([last, hidden]),
+    ]
+    for use in uses:
+        with pytest.raises(MissingOutputError, match=message):
+            use(first)
+        with pytest.raises(MissingOutputError, match=message):
+            tf.function(lambda use=use: use(encoder(inputs)["encoder_outputs"][0]), autograph=False)()
+    with pytest.raises(MissingOutputError, match=message):
+        tf.function(lambda: encoder(inputs))()
     encoder.undelegate()
+
+
+@pytest.mark.parametrize("eagerly", [False, True])
+def test_models_with_missing_hidden_states(
+    encoder: BertEncoder, tmp_path: Path, board: Board, eagerly: bool
+) -> None:
+    """Who passes the structure on is served; who uses what is missing is told so."""
+    board()
+    specs = {name: keras.Input((None,), dtype="int32", name=name) for name in batch()}
+    inner = keras.Model(specs, encoder(specs))
+    outer = keras.Model(specs, keras.layers.Dense(2)(inner(specs)["pooled_output"]))
+    hidden = keras.Model(specs, keras.layers.Dense(2)(inner(specs)["encoder_outputs"][0]))
+    inputs = batch()
+    wanted = outer.predict(inputs, verbose=0)
+    encoder.delegate_to(export_small(encoder, tmp_path / "a"))
+    for model in (inner, outer, hidden):
+        model.run_eagerly = eagerly
+    np.testing.assert_allclose(outer.predict(inputs, verbose=0), wanted, atol=1e-4)
+    with pytest.raises(MissingOutputError, match="encoder_outputs is not in"):
+        hidden.predict(inputs, verbose=0)
+    with pytest.raises(MissingOutputError, match="encoder_outputs is not in"):
+        inner.predict(inputs, verbose=0)
+    encoder.undelegate()
+    assert inner.predict(inputs, verbose=0)["encoder_outputs"][0].shape == (3, 20, 16)
 
 
 @pytest.mark.parametrize("positions", [None, 5])
@@ -179,7 +235,7 @@ def test_mlm(tmp_path: Path, board: Board, positions: int | None) -> None:
     assert_same(encoder.mlm({**inputs, "masked_lm_positions": places}), wanted, inputs)
     traced = tf.function(lambda: encoder.mlm({**inputs, "masked_lm_positions": places})["mlm_logits"])()
     np.testing.assert_allclose(traced, wanted["mlm_logits"], atol=1e-4)
-    encoder.delegate_to(export_small(encoder, tmp_path / "b"))  # the head stays in TensorFlow
+    encoder.delegate_to(export_small(encoder.undelegate(), tmp_path / "b"))  # the head stays in TensorFlow
     assert_same(encoder.mlm({**inputs, "masked_lm_positions": places}), wanted, inputs)
     encoder.undelegate()
 
@@ -239,12 +295,19 @@ def test_no_graph_with_a_py_function_is_saved(encoder: BertEncoder, tmp_path: Pa
     model = keras.Model(specs, encoder(specs)["pooled_output"])
     with pytest.raises(AssertionError, match="runs_on_an_NPU_undelegate_before_saving"):
         model.export(tmp_path / "exported", verbose=False)
-    from tfbert_npu import export_saved_model
-
-    with pytest.raises(ValueError, match=r"call .undelegate\(\) first"):
-        export_saved_model(encoder, tmp_path / "saved")
+    head = BertForSequenceClassification(encoder, labels=["no", "yes"])
+    outer = keras.Model(specs, keras.layers.Dense(2)(model(specs)))
+    for exported in (encoder, model, outer, head):
+        within = "" if exported is encoder else f" in {exported.name}"
+        message = rf"^{encoder.name}{within} runs on rknn, not in TensorFlow; call .undelegate\(\) first$"
+        with pytest.raises(ValueError, match=message):
+            export_saved_model(exported, tmp_path / "saved")
+        with pytest.raises(ValueError, match=message):
+            source_of(exported)
+    assert not (tmp_path / "saved").exists()
     encoder.undelegate()
     model.export(tmp_path / "exported", verbose=False)
+    export_saved_model(outer, tmp_path / "saved")
 
 
 RELOAD = """
@@ -293,6 +356,70 @@ def test_keras_files_bind_again_in_a_new_process(encoder: BertEncoder, tmp_path:
     assert "which is missing; call .delegate_to() with its new place" in lines[0]
     assert any("on which" in line and "is missing; copy it there" in line for line in lines)
     assert lines[-1] == "tf"
+
+
+def test_settings_are_kept_as_plain_values_in_the_form_of_before(tmp_path: Path) -> None:
+    settings = Settings.of(
+        tmp_path, {"backend": "onnx", "cores": (0, 2), "on_error": "tf", "toolchain": tmp_path / "venv"}
+    )
+    # What the first `.keras` files of delegated layers hold: one flat dict.
+    assert settings.to_dict() == {
+        "artifact_dir": str(tmp_path),
+        "backend": "onnx",
+        "cores": [0, 2],
+        "truncate": False,
+        "timeout": 30.0,
+        "lend_timeout": 60.0,
+        "on_error": "tf",
+        "retry_after": 30.0,
+        "check_finite": False,
+        "warm_up": True,
+        "threads": None,
+        "toolchain": str(tmp_path / "venv"),
+        "file": None,
+        "allow_other_weights": False,
+    }
+    with pytest.warns(UserWarning, match="which is missing"):
+        restored = BertEncoder.from_config({**small_encoder().get_config(), "delegation": settings.to_dict()})
+    assert restored.delegation is not None
+    assert restored.delegation.settings.tf_on_error
+    assert restored.delegation.settings.to_dict() == settings.to_dict()
+
+
+@pytest.mark.parametrize("trained", ["BertForSequenceClassification", "BertForPreTraining"])
+def test_the_encoder_of_a_checkpoint_with_a_head(tmp_path: Path, board: Board, trained: str) -> None:
+    board()
+    model = getattr(tfbert_npu, trained)(small_encoder(mlm=trained == "BertForPreTraining"))
+    model.build()
+    model.save_pretrained(tmp_path / "trained")
+    encoder = BertEncoder.from_pretrained(tmp_path / "trained")
+    inputs = batch()
+    wanted = encoder(inputs)
+    of_directory = export_small(tmp_path / "trained", tmp_path / "of_directory", head="encoder")
+    for directory in (of_directory, export_small(model.encoder, tmp_path / "of_encoder")):
+        encoder.delegate_to(directory)
+        assert_same(encoder(inputs), wanted, inputs)
+        assert model.encoder.delegate_to(directory).runs_on == "rknn"
+        model.encoder.undelegate()
+        encoder.undelegate()
+    assert Manifest.read(of_directory).source_sha256 == source_of(model.encoder).weights_sha256
+    variable = encoder.layers[0].output_projection.bias
+    variable.assign(variable + 1e-6)
+    with pytest.raises(ArtifactError, match="other weights than"):
+        encoder.delegate_to(of_directory)
+
+
+def test_an_artifact_whose_hash_covers_an_unexported_mlm_head(tmp_path: Path, board: Board) -> None:
+    """Version 0.1.0 hashed every tensor of the checkpoint."""
+    board()
+    encoder = small_encoder(mlm=True)
+    encoder.save_pretrained(tmp_path / "model")
+    directory = export_small(tmp_path / "model", tmp_path / "a", head="encoder")
+    everything = state_sha256(source_of(tmp_path / "model").state)
+    assert everything != Manifest.read(directory).source_sha256
+    change_manifest(directory, source_sha256=everything)
+    assert encoder.delegate_to(directory).runs_on == "rknn"
+    encoder.undelegate()
 
 
 def test_wrong_artifacts(encoder: BertEncoder, tmp_path: Path, board: Board) -> None:

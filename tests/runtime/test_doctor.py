@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from tests.runtime.artifacts import write_artifact
+from tests.runtime.artifacts import write_artifact, write_foreign
 from tests.runtime.conftest import make_board
 from tfbert_npu import doctor
 from tfbert_npu.cli.doctor import doctor as command
@@ -52,6 +52,13 @@ def test_a_board_in_order(root: Path, tmp_path: Path) -> None:
     assert [finding.level for finding in report.findings] == ["note"]
     assert "300 of 1000 MHz" in report.findings[0].what
     assert "fdab0000.npu/governor" in report.findings[0].remedy
+
+
+def test_a_file_of_rk_transformers(root: Path, tmp_path: Path) -> None:
+    report = doctor.examine(write_foreign(tmp_path / "rk"))
+    assert report.artifact is not None
+    assert (report.artifact["shapes"], report.artifact["toolkit_versions"]) == ([[1, 32]], ["2.3.2"])
+    assert report.verdict == "ready: 3 NPU cores of rk3588"
 
 
 @pytest.mark.parametrize(

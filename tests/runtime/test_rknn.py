@@ -42,6 +42,19 @@ def test_requests_of_any_size(tmp_path: Path, board: Board, layout: str, soc_nam
     assert driver.open == {}
 
 
+def test_one_of_several_files(tmp_path: Path, board: Board) -> None:
+    board()
+    directory = write_artifact(tmp_path / "a", layout="static")
+    with load_npu(directory, file="model_b1_s32.rknn") as model:
+        assert model.shapes == ((1, 32),)
+        inputs = requests(np.random.default_rng(0), 2, 20)
+        assert_right(model(inputs), inputs)
+    with pytest.raises(
+        ArtifactError, match=r"no .rknn file 'model.rknn'; it has model_b1_s16.rknn, model_b4"
+    ):
+        load_npu(directory, file="model.rknn")
+
+
 def test_a_large_id_is_not_narrowed(artifact: Path, board: Board) -> None:
     driver = board()
     with load_npu(artifact, cores=1) as model:

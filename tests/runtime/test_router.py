@@ -10,10 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tfbert_npu import BertTokenizer
+from tfbert_npu import BertConfig, BertTokenizer
+from tfbert_npu.export.options import buckets
 from tfbert_npu.runtime.router import place, real_lengths
-
-BUCKETS = tuple((batch, length) for length in (16, 24, 32, 48, 64, 128, 256) for batch in (1, 4))
 
 shapes = st.lists(st.tuples(st.integers(1, 9), st.integers(1, 64)), max_size=6, unique=True)
 
@@ -56,12 +55,13 @@ def test_little_padding_on_real_sentences(shared: Path, minilm: Path, batch: int
     """Customers' questions: with a fixed length of 256, 10 to 20 times the real tokens are computed."""
     with open(shared / "data" / "cls" / "banking77" / "train.csv", encoding="utf-8") as stream:
         texts = [row["text"] for row in csv.DictReader(stream)][:2000]
+    shapes = buckets(BertConfig.from_json(minilm / "config.json"))
     mask = BertTokenizer.from_pretrained(minilm)(texts, seq_length=256)["input_mask"]
     real = int(mask.sum())
     computed = 0
     for start in range(0, len(texts), batch):
         lengths = real_lengths(mask[start : start + batch])
-        computed += sum(placement.computed_tokens for placement in place(lengths, BUCKETS, 3))
+        computed += sum(placement.computed_tokens for placement in place(lengths, shapes, 3))
     print(f"batch {batch}: {computed / real:.2f} times the real tokens, fixed {mask.size / real:.1f}")
     assert computed <= 1.4 * real
     assert mask.size > 5 * real

@@ -64,7 +64,7 @@ def test_the_same_texts_everywhere(exported: Path, minilm: Path, tmp_path: Path,
         for row, other in zip(ours, theirs, strict=True):
             assert cosine(row, other) > 0.9999
     board()
-    encoder.delegate_to(export_small(encoder, tmp_path / "double"), "rknn")
+    encoder.delegate_to(export_small(encoder.undelegate(), tmp_path / "double"), "rknn")
     for ours, theirs in zip(predict(), wanted, strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-4)
     encoder.undelegate()
@@ -105,5 +105,5 @@ def test_no_toolchain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ToolchainError, match="toolchain install"):
         load_npu(directory, "simulator")
     change_manifest(directory, precision="w8a8")
-    with pytest.raises(BackendError, match="cannot compile a w8a8 artefact again"):
+    with pytest.raises(BackendError, match=r"cannot compile model.rknn again: .* no model.quantization.json"):
         load_npu(directory, "simulator")

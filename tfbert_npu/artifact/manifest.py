@@ -21,6 +21,7 @@ _MOST_BYTES = 64 * 2**20
 
 Layout = Literal["dynamic", "static"]
 Precision = Literal["fp16", "w8a8"]
+SupportKind = Literal["embeddings", "tokenizer", "config", "quantization", "report"]
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class SupportFile:
     """A file that the runtime needs beside the network."""
 
     path: str
-    kind: Literal["embeddings", "tokenizer", "config", "report"]
+    kind: SupportKind
     sha256: str
     size: int
 
@@ -82,7 +83,8 @@ class Manifest:
     models: tuple[ModelFile, ...]
     support: tuple[SupportFile, ...]
     source_sha256: str
-    """Hash of the weights that were exported, see `hashing.state_sha256`."""
+    """Hash of the weights that were exported, see `hashing.state_sha256`: of the encoder with its pooler, and
+    of the head if it was exported too."""
     parity: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     gate: Mapping[str, Any] = field(default_factory=dict)
     """How the gate was run: reference, texts, threshold, results per shape, range of activations."""
@@ -101,6 +103,18 @@ class Manifest:
     def onnx_file(self) -> ModelFile | None:
         """The ONNX file, if there is one."""
         return next((model for model in self.models if model.kind == "onnx"), None)
+
+    def only(self, file: str) -> Manifest:
+        """The same with one of its `.rknn` files, beside the ONNX file.
+
+        Raises:
+            ArtifactError: It has no such file.
+        """
+        kept = tuple(model for model in self.models if model.kind != "rknn" or model.path == file)
+        if not any(model.path == file for model in kept):
+            names = ", ".join(model.path for model in self.rknn_files)
+            raise ArtifactError(f"the manifest knows no .rknn file {file!r}; it has {names}")
+        return dataclasses.replace(self, models=kept)
 
     def to_json(self) -> str:
         """The text of `manifest.json`."""

@@ -26,11 +26,13 @@ _HEADS = (
 
 
 class _Shapes(click.ParamType):
-    """`1x128,4x256` as ((1, 128), (4, 256))."""
+    """`1x128,4x256` as ((1, 128), (4, 256)); `buckets` as it stands."""
 
     name = "shapes"
 
-    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[tuple[int, int], ...]:
+    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[tuple[int, int], ...] | str:
+        if value == "buckets":
+            return "buckets"
         parts = value if isinstance(value, (list, tuple)) else str(value).split(",")
         if parts and isinstance(parts[0], tuple):
             return tuple(parts)
@@ -38,7 +40,7 @@ class _Shapes(click.ParamType):
         for part in parts:
             batch, sign, length = str(part).strip().partition("x")
             if not (sign and batch.isdecimal() and length.isdecimal()):
-                self.fail(f"{part!r} is no BATCHxLENGTH, such as 1x128", param, ctx)
+                self.fail(f"{part!r} is no BATCHxLENGTH, such as 1x128, nor 'buckets'", param, ctx)
             shapes.append((int(batch), int(length)))
         return tuple(shapes)
 
@@ -94,7 +96,7 @@ def _read_config(ctx: click.Context, param: click.Parameter, value: Path | None)
     type=_Shapes(),
     default="1x128",
     show_default=True,
-    help="BATCHxLENGTH, several separated by commas.",
+    help="BATCHxLENGTH, several separated by commas; or buckets, for texts of any length up to 256.",
 )
 @click.option("--precision", type=click.Choice(get_args(Precision)), default="fp16", show_default=True)
 @click.option(

@@ -68,13 +68,13 @@ def gate_inputs(run: ExportRun, shape: Shape) -> list[Inputs]:
 def calibration_batches(
     run: ExportRun, calibration: Sequence[str] | Sequence[Mapping[str, np.ndarray]]
 ) -> Sequence[Mapping[str, np.ndarray]]:
-    """Calibration texts or batches as batches of the first shape."""
+    """Calibration texts or batches as batches of the longest shape, where fewest are cut."""
     texts = [item for item in calibration if isinstance(item, str)]
     if not texts:
         return [item for item in calibration if not isinstance(item, str)]
     if run.source.tokenizer is None:
         raise ValueError("calibration texts need a tokenizer; give tokenizer=, a directory with vocab.txt")
-    return calibration_set(run.source.tokenizer, texts, run.options.shapes[0])
+    return calibration_set(run.source.tokenizer, texts, run.options.shapes[-1])
 
 
 def pass_gate(

@@ -7,27 +7,23 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from tfbert_npu import __version__
 from tfbert_npu.artifact.embeddings import EMBEDDINGS, HostEmbeddings
 from tfbert_npu.artifact.hashing import sha256_of
-from tfbert_npu.artifact.manifest import Manifest, ModelFile, SupportFile
+from tfbert_npu.artifact.manifest import Manifest, ModelFile, SupportFile, SupportKind
+from tfbert_npu.artifact.rk_transformers import HF_INPUTS
 from tfbert_npu.export import gate
 from tfbert_npu.export.card import write_card
 from tfbert_npu.export.compiler import Signature
 from tfbert_npu.export.cost import Cost
 from tfbert_npu.export.options import RknnOptions, Shape
+from tfbert_npu.export.quantize.hybrid import document_name
 from tfbert_npu.export.source import CLASS_OF_HEAD, TOKENIZER_FILES, ExportSource
 from tfbert_npu.export.toolchain.environment import Toolchain
 
 COSTS = "cost.json"
-
-_HF_INPUTS = {
-    "input_word_ids": "input_ids",
-    "input_mask": "attention_mask",
-    "input_type_ids": "token_type_ids",
-}
 
 
 @dataclass(frozen=True)
@@ -56,7 +52,7 @@ class Exported:
 def write_contents(directory: Path, exported: Exported) -> Manifest:
     """Complete a directory that holds the .rknn files and `model.onnx`; the manifest comes last."""
     source, options = exported.source, exported.options
-    support: list[tuple[str, Literal["embeddings", "tokenizer", "config", "report"]]] = []
+    support: list[tuple[str, SupportKind]] = []
     _write_config(directory, exported)
     support.append(("config.json", "config"))
     if options.embeddings == "host":
@@ -67,6 +63,9 @@ def write_contents(directory: Path, exported: Exported) -> Manifest:
             if (source.tokenizer / name).is_file():
                 shutil.copyfile(source.tokenizer / name, directory / name)
                 support.append((name, "tokenizer"))
+    for name, _ in options.files():
+        if (directory / document_name(name)).is_file():
+            support.append((document_name(name), "quantization"))
     rows = {_key(shape): cost.rows() for shape, cost in exported.costs.items()}
     (directory / COSTS).write_text(json.dumps(rows) + "\n", encoding="utf-8")
     support += [(COSTS, "report"), ("compiler.log", "report")]
@@ -154,7 +153,7 @@ def _rknn_block(exported: Exported, shapes: tuple[Shape, ...]) -> dict[str, Any]
     return {
         "batch_size": batch,
         "max_seq_length": length,
-        "model_input_names": [_HF_INPUTS.get(spec.name, spec.name) for spec in signature.inputs],
+        "model_input_names": [HF_INPUTS.get(spec.name, spec.name) for spec in signature.inputs],
         "dynamic_input": dynamic,
         "float_dtype": "float16",
         "target_platform": options.platform.target,

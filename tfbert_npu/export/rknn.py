@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from tfbert_npu import __version__
-from tfbert_npu.artifact.hashing import state_sha256
 from tfbert_npu.artifact.manifest import Manifest
 from tfbert_npu.errors import require
 from tfbert_npu.export import gate
@@ -36,6 +36,7 @@ from tfbert_npu.export.graph.model import GraphOptions, Head
 from tfbert_npu.export.onnx_file import prepared
 from tfbert_npu.export.options import Shape, checked_options
 from tfbert_npu.export.quantize.calibration import default_texts, resized
+from tfbert_npu.export.quantize.hybrid import document_name
 from tfbert_npu.export.quantize.pipeline import compile_int8, quantise
 from tfbert_npu.export.quantize.recipe import Recipe, last_block
 from tfbert_npu.export.quantize.search import Study, search
@@ -50,7 +51,7 @@ def export_rknn(
     model: Any,
     out_dir: str | os.PathLike[str],
     target_platform: str = "rk3588",
-    shapes: Sequence[Sequence[int]] = ((1, 128),),
+    shapes: Sequence[Sequence[int]] | Literal["buckets"] = ((1, 128),),
     precision: str = "fp16",
     calibration: Sequence[str] | Sequence[Mapping[str, np.ndarray]] | None = None,
     *,
@@ -86,14 +87,15 @@ def export_rknn(
             of a checkpoint.
         out_dir: The directory to make.
         target_platform: `"rk3588"`, `"rk3588s"`, `"rk3576"`, `"rk3562"`, `"rk3566"` or `"rk3568"`.
-        shapes: (batch, length in tokens) pairs to compile for; an NPU takes no other.
+        shapes: (batch, length in tokens) pairs to compile for; an NPU takes no other. `"buckets"`: those of
+            `export.options.buckets`, for texts of every length with little padding.
         precision: `"fp16"`, or `"w8a8"`: int8 products with exact transforms before them, and float16 for
             the rest, see `export.quantize`.
         calibration: For int8: texts, or batches of int32 arrays [B, S] under TF-Hub's input names, of the
-            first shape. By default our own sentences, in many languages.
+            longest shape. By default our own sentences, in many languages.
         head: What stands on the encoder, for a checkpoint whose `config.json` does not say.
         outputs: As in `export_onnx`.
-        layout: `"dynamic"`: one file for all shapes. `"static"`: one file for each.
+        layout: `"dynamic"`: one file for all shapes, in fp16 only. `"static"`: one file for each.
         embeddings: `"inside"` the file, or summed on the `"host"`: half the file, and no operator but copies
             on the CPU. The runtime does either without being told.
         masked_positions: Give `mlm_logits` at that many positions instead of everywhere.
@@ -207,7 +209,7 @@ def _export(run: ExportRun, staging: Path, name: str, user_string: str) -> Manif
     onnx_path = staging / "model.onnx"
     onnx_path.write_bytes(graph.SerializeToString())
     del graph
-    hashed = state_sha256(source.state)
+    hashed = source.weights_sha256
     custom = custom_string(
         {
             "tfbert_npu": __version__,
@@ -237,9 +239,11 @@ def _export(run: ExportRun, staging: Path, name: str, user_string: str) -> Manif
             if quantised is None or calibration is None:
                 costs |= compile_file(session, onnx_path, signature, options, shapes, custom)
             else:
-                costs |= compile_int8(
+                found, document = compile_int8(
                     session, onnx_path, signature, options, shapes, custom, calibration, quantised
                 )
+                costs |= found
+                (staging / document_name(file)).write_text(json.dumps(document) + "\n", encoding="utf-8")
             for shape in shapes:
                 run.say(f"simulating {shape[0]}x{shape[1]}")
                 agreements[shape] = pass_gate(run, session, signature, onnx_path, inputs[shape], staging)
@@ -276,9 +280,9 @@ def _recipe(run: ExportRun, staging: Path, min_cosine: float | None, max_cost: f
     if min_cosine is None and max_cost is None:
         return Recipe(float16=last_block(run.source.config))
     assert run.calibration is not None
-    study = Study(
-        run.source, run.options, run.toolchain, staging / _LOG, run.calibration, run.limits, run.say
-    )
+    # As the calibration set: at the longest shape, where no text is cut.
+    options = replace(run.options, shapes=run.options.shapes[-1:])
+    study = Study(run.source, options, run.toolchain, staging / _LOG, run.calibration, run.limits, run.say)
     with study:
         found = search(study, min_cosine=min_cosine, max_cost=max_cost)
     run.quantisation.update(found.as_dict())

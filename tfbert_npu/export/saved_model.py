@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tfbert_npu.errors import require
+from tfbert_npu.export.delegated import refuse_delegated
 from tfbert_npu.weights.tfhub import CONFIG_ASSET
 
 ENCODER_INPUTS = ("input_word_ids", "input_mask", "input_type_ids")
@@ -37,7 +38,7 @@ def export_saved_model(
     The directory is there whole or not at all, and an existing one is not touched.
 
     Args:
-        layer_or_model: What to write. An encoder that runs on an NPU must be undelegated first.
+        layer_or_model: What to write. An encoder in it that runs on an NPU must be undelegated first.
         path: Directory to write; it must not exist or be empty.
         vocab_file: The encoder's vocabulary; by default that of the repository it was pulled from.
         do_lower_case: Whether text is lower-cased for it; by default what that repository says.
@@ -68,8 +69,7 @@ def _root(
     from tfbert_npu.heads.base import BertHead
     from tfbert_npu.preprocess import BertPreprocessor
 
-    if getattr(layer, "runs_on", None) not in (None, "tf"):
-        raise ValueError(f"{layer.name} runs on {layer.runs_on}, not in TensorFlow; call .undelegate() first")
+    refuse_delegated(layer)
     if isinstance(layer, BertPreprocessor):
         from tfbert_npu.export.saved_preprocessor import preprocessor_root
 

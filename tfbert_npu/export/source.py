@@ -13,13 +13,16 @@ from typing import Any
 
 import numpy as np
 
+from tfbert_npu.artifact.hashing import state_sha256
 from tfbert_npu.config import BertConfig
+from tfbert_npu.export.delegated import refuse_delegated
 from tfbert_npu.export.graph.model import (
     GraphOptions,
     Head,
     check_head,
     head_outputs,
     output_names,
+    tensors_under,
     write_graph,
 )
 from tfbert_npu.export.keras_head import KerasHead, attach
@@ -71,6 +74,11 @@ class ExportSource:
         """The head's name for the manifest."""
         return "custom" if self.keras_head is not None else self.head
 
+    @property
+    def weights_sha256(self) -> str:
+        """Hash of the tensors that are exported: a bare encoder's does not depend on the heads beside it."""
+        return state_sha256(tensors_under(self.state, self.head))
+
 
 def source_of(
     model: Any, *, head: Head | None = None, tokenizer: str | os.PathLike[str] | None = None
@@ -85,7 +93,7 @@ def source_of(
         tokenizer: Directory with `vocab.txt`; by default that of a Hugging Face checkpoint.
 
     Raises:
-        ValueError: The model is none of these.
+        ValueError: The model is none of these, or holds an encoder that runs on an NPU.
         CheckpointError: The checkpoint is damaged, or a tensor holds NaN or more than float16 can.
     """
     if head is not None:
@@ -195,6 +203,8 @@ def _from_keras(model: Any) -> ExportSource:
     from tfbert_npu.weights.names import head_rows
     from tfbert_npu.weights.variables import extract, rows_of
 
+    if isinstance(model, keras.layers.Layer):  # a keras.Model is one
+        refuse_delegated(model)  # its outputs, the reference of the gate, would be the NPU's own
     if isinstance(model, MaskedLMEncoder):
         model = BertForMaskedLM(model.encoder)  # the same variables
     if isinstance(model, BertEncoder):

@@ -41,8 +41,8 @@ def pull_from_hub(
     - Google's TensorFlow 1 checkpoint: as Hugging Face; `component="model"` gives the class whose weights it
       holds, such as `BertForPreTraining`.
     - `pytorch_model.bin` alone: only where PyTorch is installed, with its tensors-only loader.
-    - An NPU artefact of `export_rknn`: `load_npu(directory)`, which takes and gives numpy arrays and is no
-      Keras layer.
+    - An NPU artefact of `export_rknn`, or a single `.rknn` file of rk-transformers: `load_npu(directory)`,
+      which takes and gives numpy arrays and is no Keras layer.
     - Any other TF2 SavedModel: only with `trust_saved_model=True`, as a `TrustedSavedModel` that runs the
       SavedModel's own graph.
 
@@ -81,7 +81,7 @@ def pull_from_hub(
     layout = _layout(repo_id, list_files(directory), component)
     folder = directory / layout.folder
     if layout.form == "npu":
-        if component not in ("auto", "model") or not (folder / "manifest.json").is_file():
+        if component not in ("auto", "model"):
             raise CheckpointError(_npu_message(folder))
         from tfbert_npu.runtime import load_npu
 
@@ -208,11 +208,6 @@ def _lower_case(folder: Path) -> bool | None:
 
 
 def _npu_message(folder: Path) -> str:
-    if not (folder / "manifest.json").is_file():
-        return (
-            f"{folder} holds RKNN files of rk-transformers, without the manifest.json of an artefact; "
-            "make one with export_rknn from the model that they came from"
-        )
     return (
         f"{folder} holds an artefact for a Rockchip NPU and no weights that Keras can load; run it with "
         "load_npu(directory), or load the model it was made from and call .delegate_to(directory)"

@@ -6,9 +6,10 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from tfbert_npu.artifact import rk_transformers
 from tfbert_npu.artifact.embeddings import EMBEDDINGS, HostEmbeddings
 from tfbert_npu.artifact.hashing import sha256_of
-from tfbert_npu.artifact.manifest import Manifest, ModelFile
+from tfbert_npu.artifact.manifest import MANIFEST, Manifest, ModelFile
 from tfbert_npu.artifact.rknn_file import read_rknn
 from tfbert_npu.config import BertConfig
 from tfbert_npu.errors import ArtifactError
@@ -26,15 +27,21 @@ class Artifact:
     config: BertConfig
 
     @classmethod
-    def open(cls, directory: str | os.PathLike[str]) -> Artifact:
+    def open(cls, directory: str | os.PathLike[str], file: str | None = None) -> Artifact:
         """Read manifest and configuration.
 
+        Args:
+            directory: What `export_rknn` wrote, or a directory of rk-transformers, which has no manifest.
+            file: The one of its `.rknn` files that is wanted; by default all. Of several without a manifest
+                one must be named.
+
         Raises:
-            FileNotFoundError: No artefact directory.
-            ArtifactError: The manifest is damaged, or a file is missing or not the one that was exported.
+            FileNotFoundError: No artefact directory, or no such file in it.
+            ArtifactError: The manifest is damaged, a file is missing or not the one that was exported, or
+                there is none of that name.
         """
         path = Path(directory).expanduser().absolute()
-        manifest = Manifest.read(path)
+        manifest = read_manifest(path, file)
         manifest.check_files(path, ["config.json", EMBEDDINGS])
         return cls(path, manifest, BertConfig.from_json(path / "config.json", source="huggingface"))
 
@@ -117,8 +124,32 @@ class VerifiedFile:
                 f"{self.name} is for {', '.join(header.platforms)} and its manifest says "
                 f"{self.model.platform}; export it again"
             )
-        if [spec.name for spec in header.inputs] != [spec.name for spec in self.model.inputs]:
+        names = [rk_transformers.our_name(spec.name) for spec in header.inputs]
+        if names != [spec.name for spec in self.model.inputs]:
             raise ArtifactError(f"{self.name} takes other inputs than its manifest says; export it again")
+
+
+def read_manifest(directory: Path, file: str | None = None) -> Manifest:
+    """The manifest that a directory holds, or the one that its `.rknn` file gives; see `Artifact.open`."""
+    if is_of_rk_transformers(directory):
+        return rk_transformers.manifest_of(directory, file)
+    manifest = Manifest.read(directory)
+    return manifest if file is None else manifest.only(file)
+
+
+def is_artifact(directory: str | os.PathLike[str]) -> bool:
+    """Whether a directory holds something that `Artifact.open` opens."""
+    path = Path(directory)
+    return (path / MANIFEST).is_file() or is_of_rk_transformers(path)
+
+
+def is_of_rk_transformers(path: Path) -> bool:
+    """Whether a directory holds a configuration and `.rknn` files, but no manifest."""
+    return (
+        (path / "config.json").is_file()
+        and not (path / MANIFEST).is_file()
+        and bool(rk_transformers.rknn_files(path))
+    )
 
 
 def runs_on(target: str, platforms: tuple[str, ...]) -> bool:

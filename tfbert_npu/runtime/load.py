@@ -20,6 +20,7 @@ from tfbert_npu.runtime.files import Artifact, VerifiedFile
 from tfbert_npu.runtime.memory import check_memory
 from tfbert_npu.runtime.model import Fallback, NpuModel, Outputs
 from tfbert_npu.runtime.pool import Pool
+from tfbert_npu.runtime.providers import provider_of
 
 BackendChoice = Literal["auto", "rknn", "simulator", "onnx"]
 OnError = Literal["raise", "onnx"]
@@ -44,6 +45,7 @@ class Options:
     warm_up: bool = True
     threads: int | None = None
     toolchain: str | os.PathLike[str] | None = None
+    file: str | None = None
 
     def __post_init__(self) -> None:
         for name, value, allowed in (
@@ -72,8 +74,12 @@ def load_npu(
     warm_up: bool = True,
     threads: int | None = None,
     toolchain: str | os.PathLike[str] | None = None,
+    file: str | None = None,
 ) -> NpuModel:
     """Load an artefact directory.
+
+    A directory of rk-transformers (`config.json` and `.rknn` files, no manifest) is taken as well; nothing
+    but the file itself vouches for its content then. Its inputs and outputs bear TF-Hub's names here.
 
     Args:
         artifact_dir: What `export_rknn` wrote.
@@ -94,6 +100,8 @@ def load_npu(
         threads: CPU threads of the `onnx` backend; by default all.
         toolchain: Python interpreter or virtual environment for the simulator; by default see
             `find_toolchain`.
+        file: The one of the directory's `.rknn` files that is wanted, such as `"rknn/model_o3.rknn"`; by
+            default all that the manifest names. Without a manifest, one of several must be named.
 
     Raises:
         FileNotFoundError: No artefact directory.
@@ -113,15 +121,15 @@ def load_npu(
         warm_up=warm_up,
         threads=threads,
         toolchain=toolchain,
+        file=file,
     )
-    return open_model(artifact_dir, options)
+    return open_model(Artifact.open(artifact_dir, file), options)
 
 
 def open_model(
-    artifact_dir: str | os.PathLike[str], options: Options, fallback: tuple[str, Fallback] | None = None
+    artifact: Artifact, options: Options, fallback: tuple[str, Fallback] | None = None
 ) -> NpuModel:
     """Load an artefact; `fallback` is the name of something else that can compute a request, and that."""
-    artifact = Artifact.open(artifact_dir)
     name = chosen_backend(artifact, options.backend)
     if options.on_error == "onnx" and name != "onnx" and fallback is None:
         fallback = ("onnx", _OnnxStandIn(artifact, options))
@@ -130,7 +138,10 @@ def open_model(
     try:
         for entry in entries:
             if entry is None:
-                raise ArtifactError(f"{artifact.directory} holds no ONNX file; export it again")
+                raise ArtifactError(
+                    f"{artifact.directory} holds no ONNX file of ours, without which it runs on a board only "
+                    "(backend='rknn'); export the model with export_rknn to run it here"
+                )
             files.append(VerifiedFile(artifact.directory, entry))
         if not files:
             raise ArtifactError(f"{artifact.directory} holds no .rknn file; export it again")
@@ -213,9 +224,7 @@ def _pool_maker(
 
         one = partial(OnnxBackend, files[0], options.threads)
     else:
-        from tfbert_npu.runtime.simulator import SimulatorBackend
-
-        one = partial(SimulatorBackend, files[0], artifact.manifest, options.toolchain)
+        one = partial(provider_of(name), artifact, files[0], options.toolchain)
     return lambda: Pool(
         [one], [None], timeout=None, lend_timeout=options.lend_timeout, start_timeout=_COMPILE_SECONDS
     )
@@ -237,7 +246,7 @@ class _OnnxStandIn:
     """The same artefact on the CPU, loaded when it is first needed."""
 
     def __init__(self, artifact: Artifact, options: Options) -> None:
-        self._directory = artifact.directory
+        self._artifact = artifact
         self._options = Options(
             backend="onnx",
             truncate=options.truncate,
@@ -248,5 +257,5 @@ class _OnnxStandIn:
 
     def __call__(self, inputs: Arrays) -> Outputs:
         if self._model is None:
-            self._model = open_model(self._directory, self._options)
+            self._model = open_model(self._artifact, self._options)
         return self._model.run(inputs)

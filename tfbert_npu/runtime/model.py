@@ -16,6 +16,7 @@ from tfbert_npu.artifact.manifest import TensorSpec
 from tfbert_npu.config import BertConfig
 from tfbert_npu.layers.inputs import MASK, MLM_POSITIONS, TYPE_IDS, WORD_IDS, check_inputs
 from tfbert_npu.runtime.backend import Arrays, BackendName, Shape
+from tfbert_npu.runtime.batches import as_integers, assembled, check_finite, check_types, fit
 from tfbert_npu.runtime.errors import BackendError
 from tfbert_npu.runtime.failover import Failover
 from tfbert_npu.runtime.files import Artifact, VerifiedFile
@@ -90,6 +91,11 @@ class NpuModel:
         self.outputs: tuple[TensorSpec, ...] = files[0].model.outputs
         # In the model's order: the first one, ids or embeddings, has the shape of the call.
         self._names = tuple(spec.name for spec in files[0].model.inputs)
+        self._other_integers = {
+            spec.name: np.dtype(spec.dtype)
+            for spec in files[0].model.inputs
+            if spec.dtype not in ("int32", "float32")
+        }
         self._positions = next((s.shape[1] for s in files[0].model.inputs if s.name == MLM_POSITIONS), None)
         self._longest = max((length for _, length in shapes), default=self.config.max_position_embeddings)
         self._host: HostEmbeddings | None = artifact.embeddings()
@@ -206,9 +212,9 @@ class NpuModel:
             self._counted.tokens += int(np.count_nonzero(mask))
             self._counted.computed_tokens += sum(placement.computed_tokens for placement in placements)
         if self._check_finite:
-            _check_finite(results, placements)
+            check_finite(results, placements)
         outputs = {
-            spec.name: _assembled(spec, placements, [result[spec.name] for result in results], batch, length)
+            spec.name: assembled(spec, placements, [result[spec.name] for result in results], batch, length)
             for spec in self.outputs
         }
         return self._arranged(outputs, positions)
@@ -225,7 +231,7 @@ class NpuModel:
     def _padded(self, inputs: Arrays, placement: Placement) -> dict[str, np.ndarray]:
         rows, shape = placement.rows, placement.shape
         padded = {
-            name: _fit(inputs[name], rows, shape) for name in (WORD_IDS, MASK, TYPE_IDS) if name in inputs
+            name: fit(inputs[name], rows, shape) for name in (WORD_IDS, MASK, TYPE_IDS) if name in inputs
         }
         if self._host is not None:
             padded.update(self._host(padded))
@@ -237,7 +243,11 @@ class NpuModel:
                     f"the artefact computes {self._positions} masked_lm_positions for each text, give [B, P] "
                     "with P up to that"
                 )
-            padded[MLM_POSITIONS] = _fit(given, rows, size)
+            padded[MLM_POSITIONS] = fit(given, rows, size)
+        if TYPE_IDS in padded and TYPE_IDS not in self._names and self._host is None:
+            check_types(padded[TYPE_IDS], self.config)
+        for name, dtype in self._other_integers.items():
+            padded[name] = as_integers(name, padded[name], dtype)
         return {name: padded[name] for name in self._names}
 
     def _shortened(
@@ -276,46 +286,3 @@ class NpuModel:
             else:
                 arranged["mlm_logits"] = logits[:, : positions.shape[1]]
         return arranged
-
-
-def _fit(value: np.ndarray, rows: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """Some rows, cut off or padded with 0 to a shape."""
-    if value.shape == shape and len(rows) == 1:
-        return value
-    width = min(value.shape[1], shape[1])
-    fitted = np.zeros(shape, value.dtype)
-    fitted[: len(rows), :width] = value[rows, :width]
-    return fitted
-
-
-def _assembled(
-    spec: TensorSpec,
-    placements: Sequence[Placement],
-    parts: Sequence[np.ndarray],
-    batch: int,
-    length: int,
-) -> np.ndarray:
-    """One output of the request from those of its calls, in the request's order."""
-    per_token = spec.shape.count(-1) == 2
-    wanted = (batch, length, *spec.shape[2:]) if per_token else (batch, *spec.shape[1:])
-    if len(parts) == 1 and batch == 1 and parts[0].shape == wanted:
-        return parts[0]
-    whole = np.zeros(wanted, np.float32)
-    for placement, part in zip(placements, parts, strict=True):
-        rows = placement.rows
-        if per_token:
-            width = min(length, placement.shape[1])
-            whole[rows, :width] = part[: len(rows), :width]
-        else:
-            whole[rows] = part[: len(rows)]
-    return whole
-
-
-def _check_finite(results: Sequence[Arrays], placements: Sequence[Placement]) -> None:
-    for result, placement in zip(results, placements, strict=True):
-        for name, value in result.items():
-            if not np.isfinite(value[: len(placement.rows)]).all():
-                raise BackendError(
-                    f"{name} holds NaN or infinity at {placement.shape[0]}x{placement.shape[1]}; compare the "
-                    "artefact with `tfbert-npu doctor` and export it again"
-                )

@@ -9,6 +9,7 @@ import numpy as np
 
 from tfbert_npu.errors import ArtifactError, require
 from tfbert_npu.runtime.backend import Arrays, BackendName, named, ordered
+from tfbert_npu.runtime.contexts import shape_of
 from tfbert_npu.runtime.errors import BackendError
 from tfbert_npu.runtime.files import VerifiedFile
 
@@ -53,8 +54,7 @@ class OnnxBackend:
 
     def run(self, inputs: Arrays) -> dict[str, np.ndarray]:
         """Compute one batch; see `Backend.run`."""
-        batch, length = next(iter(inputs.values())).shape[:2]
-        shape = (batch, length)
+        shape = shape_of(inputs)
         arrays = ordered(self.inputs, inputs, shape)
         feed = {spec.name: array for spec, array in zip(self.inputs, arrays, strict=True)}
         with self._lock:

@@ -18,7 +18,8 @@ import numpy as np
 from tfbert_npu.errors import ArtifactError
 from tfbert_npu.platforms import Platform
 from tfbert_npu.runtime import soc
-from tfbert_npu.runtime.backend import Arrays, BackendName, Shape, named, ordered
+from tfbert_npu.runtime.backend import Arrays, BackendName, named, ordered
+from tfbert_npu.runtime.contexts import Contexts, shape_of
 from tfbert_npu.runtime.errors import BackendError
 from tfbert_npu.runtime.files import VerifiedFile, runs_on
 from tfbert_npu.runtime.vendor_log import vendor_log
@@ -45,39 +46,32 @@ class RknnBackend:
         self.outputs = files[0].model.outputs
         self.shapes = tuple(shape for file in files for shape in file.model.shapes)
         self._lock = threading.Lock()
-        self._contexts: dict[Shape, Any] = {}
+        self._contexts: Contexts[Any] = Contexts("NPU context")
         for file in files:
             check_platform(file, platform)
         vendor = vendor_class()
         try:
             for file in files:
                 context = _open(vendor, file, core_mask(platform, core))
-                self._contexts.update(dict.fromkeys(file.model.shapes, context))
+                self._contexts.add(file.model.shapes, context)
         except BaseException:
             self.close()
             raise
 
     def run(self, inputs: Arrays) -> dict[str, np.ndarray]:
         """Compute one batch of exactly one of the shapes; see `Backend.run`."""
-        batch, length = next(iter(inputs.values())).shape[:2]
-        shape = (batch, length)
+        shape = shape_of(inputs)
         with self._lock:
-            context = self._contexts.get(shape)
-            if context is None:
-                if not self._contexts:
-                    raise BackendError("the NPU context is released; load the artefact again")
-                raise BackendError(f"{batch}x{length} is none of the compiled shapes {self.shapes}")
+            context = self._contexts.of(shape)
             values = context.inference(inputs=ordered(self.inputs, inputs, shape))
             if values is None:
-                raise BackendError(f"the NPU failed at {batch}x{length}{vendor_log().last()}")
+                raise BackendError(f"the NPU failed at {shape[0]}x{shape[1]}{vendor_log().last()}")
         return named(self.outputs, values, shape, "the NPU")
 
     def close(self) -> None:
         """Release every context; `del` alone would leave them in the driver."""
         with self._lock:
-            contexts = list({id(context): context for context in self._contexts.values()}.values())
-            self._contexts = {}
-            for context in contexts:
+            for context in self._contexts.take():
                 context.release()
 
 

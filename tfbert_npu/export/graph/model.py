@@ -51,6 +51,19 @@ _HEAD_TENSORS = {
     "question_answering": ("qa_outputs.weight",),
 }
 
+_ANY_HEAD = ("cls.", "classifier.", "pre_classifier.", "qa_outputs.")
+_HEAD_PREFIXES: dict[str, tuple[str, ...]] = {
+    "encoder": (),
+    "masked_lm": ("cls.predictions.",),
+    "causal_lm": ("cls.predictions.",),
+    "pretraining": ("cls.",),
+    "next_sentence": ("cls.seq_relationship.",),
+    "sequence_classification": ("classifier.", "pre_classifier."),
+    "multiple_choice": ("classifier.", "pre_classifier."),
+    "token_classification": ("classifier.",),
+    "question_answering": ("qa_outputs.",),
+}
+
 
 @dataclass(frozen=True)
 class GraphOptions:
@@ -92,6 +105,16 @@ def check_head(state: State, head: Head) -> None:
     lacking = [name for name in _HEAD_TENSORS[head] if name not in state]
     if lacking:
         raise ValueError(f"the weights have no {head} head: {', '.join(lacking)} is missing")
+
+
+def tensors_under(state: State, head: Head) -> dict[str, np.ndarray]:
+    """Tensors of the encoder, its pooler and one head; the state of a checkpoint may hold others."""
+    own = _HEAD_PREFIXES[head]
+    return {
+        name: tensor
+        for name, tensor in state.items()
+        if name.startswith(own) or not name.startswith(_ANY_HEAD)
+    }
 
 
 def output_names(config: BertConfig, head: Head, outputs: Sequence[str] | None) -> tuple[str, ...]:

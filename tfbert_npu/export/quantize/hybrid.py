@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import yaml
@@ -25,6 +25,18 @@ from tfbert_npu.export.worker import VendorSession
 Ranges = Mapping[str, tuple[float, float]]
 
 
+class Document(TypedDict):
+    """How a graph was quantised, see `HybridModel.document`."""
+
+    float16: list[str]
+    ranges: dict[str, tuple[list[float], list[float]]]
+
+
+def document_name(rknn: str) -> str:
+    """Name of the file in an artefact that says how one of its .rknn files was quantised."""
+    return f"{rknn.removesuffix('.rknn')}.quantization.json"
+
+
 def ranges_of(seen: Activations, recipe: Recipe) -> dict[str, tuple[float, float]]:
     """Range of every point of the transformed graph; none if the recipe leaves them to the vendor."""
     if recipe.ranges == "vendor":
@@ -34,6 +46,11 @@ def ranges_of(seen: Activations, recipe: Recipe) -> dict[str, tuple[float, float
 
 class HybridModel:
     """A graph after step 1, which step 2 builds any number of times.
+
+    Attributes:
+        document: What was built last, as plain JSON: `"float16"`, the names of these tensors, and `"ranges"`,
+            name to minima and maxima. With the graph it is all that another object's `build_from` needs,
+            whatever it was calibrated with.
 
     Args:
         session: The vendor's process; it is this object's alone.
@@ -60,6 +77,7 @@ class HybridModel:
         samples = [ordered(signature, batch) for batch in calibration]
         self._files = session.hybrid_step1(onnx_path, vendor, samples, load=load, proposal=False)
         self._draft: dict[str, Any] = yaml.load(self._files.config.read_text(encoding="utf-8"), _Loader)
+        self.document: Document = {"float16": [], "ranges": {}}
 
     def build(self, recipe: Recipe, ranges: Ranges) -> list[Cost]:
         """Build with the products that the recipe keeps in float16; the session then simulates and exports.
@@ -67,19 +85,35 @@ class HybridModel:
         Returns:
             The compiler's cost of every shape.
         """
-        parameters = {name: dict(value) for name, value in self._draft["quantize_parameters"].items()}
-        float16 = float16_tensors(parameters, self._config, recipe)
+        parameters = self._draft["quantize_parameters"]
+        chosen = {}
         for name, value in parameters.items():
+            if value["dtype"] != "int8":
+                continue
             point = _point_of(name, self._config)
             # Of a float16 tensor too: its range is that of the conversion to int8 behind it.
-            if point in ranges and value["dtype"] == "int8":
-                low, high = ranges[point]
-                value["min"], value["max"] = [float(low)], [float(high)]
-        document = {
-            "custom_quantize_layers": dict.fromkeys(sorted(float16), "float16"),
+            low, high = ranges.get(point, (value["min"], value["max"]))
+            chosen[name] = (np.ravel(low).tolist(), np.ravel(high).tolist())
+        float16 = sorted(float16_tensors(parameters, self._config, recipe))
+        return self.build_from({"float16": float16, "ranges": chosen})
+
+    def build_from(self, document: Document) -> list[Cost]:
+        """Build what a `document` says; otherwise as `build`.
+
+        Raises:
+            ValueError: It is another graph's.
+        """
+        parameters = {name: dict(value) for name, value in self._draft["quantize_parameters"].items()}
+        if not {*document["float16"], *document["ranges"]} <= parameters.keys():
+            raise ValueError("the ranges are those of another graph or compiler; export the model again")
+        for name, (low, high) in document["ranges"].items():
+            parameters[name].update(min=low, max=high)
+        self.document = document
+        edited = {
+            "custom_quantize_layers": dict.fromkeys(document["float16"], "float16"),
             "quantize_parameters": parameters,
         }
-        text = yaml.dump(document, Dumper=_Dumper, sort_keys=False)
+        text = yaml.dump(edited, Dumper=_Dumper, sort_keys=False)
         self._files.config.write_text(text, encoding="utf-8")
         return parse_costs(self._session.hybrid_step2(self._files))
 

@@ -13,7 +13,7 @@ from tfbert_npu.export.cost import Cost, cost_at
 from tfbert_npu.export.graph.model import GraphOptions, write_graph
 from tfbert_npu.export.options import RknnOptions, Shape
 from tfbert_npu.export.quantize.activations import Activations, record
-from tfbert_npu.export.quantize.hybrid import HybridModel, Ranges, ranges_of
+from tfbert_npu.export.quantize.hybrid import Document, HybridModel, Ranges, ranges_of
 from tfbert_npu.export.quantize.recipe import Recipe
 from tfbert_npu.export.quantize.rounding import round_weights
 from tfbert_npu.export.source import ExportSource
@@ -63,7 +63,7 @@ def compile_int8(
     custom_string: str,
     calibration: Batches,
     quantised: Quantised,
-) -> dict[Shape, Cost]:
+) -> tuple[dict[Shape, Cost], Document]:
     """As `compiler.compile_file`, by hybrid quantisation.
 
     Args:
@@ -76,6 +76,9 @@ def compile_int8(
         calibration: Batches of that shape under the graph's input names.
         quantised: Recipe and ranges.
 
+    Returns:
+        The compiler's cost of the shape, and the `HybridModel.document` that was built.
+
     Raises:
         ValueError: Several shapes.
     """
@@ -85,7 +88,7 @@ def compile_int8(
     vendor["quantized_dtype"] = options.precision
     model = HybridModel(session, onnx_path, signature, quantised.source.config, vendor, load, calibration)
     costs = model.build(quantised.recipe, quantised.ranges)
-    return {shape: cost_at(costs, shape) for shape in shapes}
+    return {shape: cost_at(costs, shape) for shape in shapes}, model.document
 
 
 def _seen(source: ExportSource, calibration: Batches) -> Activations:

@@ -1,0 +1,66 @@
+"""Arguments of `BertEncoder.delegate_to`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal, get_args
+
+from tfbert_npu.runtime.load import Options
+
+OnError = Literal["raise", "tf", "onnx"]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What an encoder is delegated to, and how."""
+
+    artifact_dir: str
+    """Absolute path."""
+    runtime: Options
+    tf_on_error: bool = False
+    """Whether the layer's own weights stand in while the backend fails. The runtime knows nothing of
+    TensorFlow, so this is no value of its `on_error`."""
+    allow_other_weights: bool = False
+
+    @classmethod
+    def of(cls, artifact_dir: str | os.PathLike[str], options: Mapping[str, Any]) -> Settings:
+        """Settings of a caller's arguments, or of `to_dict`.
+
+        Raises:
+            TypeError: There is no such option.
+            ValueError: A value is unknown or impossible.
+        """
+        known = {field.name for field in fields(Options)} | {"allow_other_weights"}
+        unknown = sorted(options.keys() - known)
+        if unknown:
+            raise TypeError(f"delegate_to has no option {unknown[0]!r}; known are {', '.join(sorted(known))}")
+        values = dict(options)
+        allow_other_weights = values.pop("allow_other_weights", False)
+        on_error = values.get("on_error", "raise")
+        if on_error not in get_args(OnError):
+            raise ValueError(f"on_error must be one of {get_args(OnError)}, got {on_error!r}")
+        if on_error == "tf":
+            del values["on_error"]
+        return cls(
+            os.path.abspath(os.path.expanduser(artifact_dir)),
+            Options(**values),
+            tf_on_error=on_error == "tf",
+            allow_other_weights=allow_other_weights,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values, for a layer's configuration; `of` reads them again."""
+        values = asdict(self.runtime)
+        if self.tf_on_error:
+            values["on_error"] = "tf"
+        if values["toolchain"] is not None:
+            values["toolchain"] = os.fspath(values["toolchain"])
+        if not isinstance(values["cores"], (int, str)):
+            values["cores"] = list(values["cores"])
+        return {
+            "artifact_dir": self.artifact_dir,
+            **values,
+            "allow_other_weights": self.allow_other_weights,
+        }
