@@ -1,4 +1,6 @@
-"""Texts for the int8 benchmarks, drawn from the test data: `python benchmarks/int8_texts.py SHARED_DATA OUT.txt`.
+"""Texts for the int8 benchmarks, drawn from the test data.
+
+    python benchmarks/int8_texts.py SHARED_DATA OUT.txt [--half tune]
 
 Tweets, bank customers' questions, encyclopaedia sentences and paragraphs, stories, in English and Chinese,
 from one token to more than 128. Every text belongs to one of two halves by its own hash: `--half tune` is for
@@ -10,6 +12,7 @@ from __future__ import annotations
 import argparse
 import csv
 import hashlib
+import itertools
 import json
 import random
 import re
@@ -58,7 +61,7 @@ def sample(texts: list[str], count: int, half: str, rng: random.Random) -> list[
         key=lambda line: (len(line), line),
     )
     bounds = [round(index * len(mine) / count) for index in range(count + 1)]
-    return [mine[rng.randrange(low, high)] for low, high in zip(bounds, bounds[1:], strict=False)]
+    return [mine[rng.randrange(low, high)] for low, high in itertools.pairwise(bounds)]
 
 
 def main() -> None:

@@ -6,16 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from tfbert_npu.export.quantize.grid import nearest
 from tfbert_npu.export.quantize.ranges import activation_range, rounded
 
-_WEIGHT_STEPS = 127
 _MOST_TOKENS = 400
-
-
-def rounded_weights(weight: np.ndarray) -> np.ndarray:
-    """Weights [out, in] as symmetric int8 with a scale per output channel holds them."""
-    step = np.maximum(np.abs(weight).max(axis=1, keepdims=True), 1e-12) / _WEIGHT_STEPS
-    return np.asarray(np.round(weight / step) * step, weight.dtype)
 
 
 def product_error(x: np.ndarray, weights: Sequence[np.ndarray]) -> float:
@@ -30,7 +24,7 @@ def product_error(x: np.ndarray, weights: Sequence[np.ndarray]) -> float:
     errors = []
     for weight in weights:
         exact = x @ weight.T
-        difference = kept @ rounded_weights(weight).T - exact
+        difference = kept @ nearest(weight).T - exact
         spread = exact - exact.mean(axis=0)
         errors.append(float(np.sum(difference**2) / max(np.sum(spread**2), 1e-30)))
     return float(np.mean(errors))

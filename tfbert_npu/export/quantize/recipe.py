@@ -51,12 +51,17 @@ class Operator:
         """The point (`activations.points`) that it reads."""
         name = f"encoder.layer.{self.layer}"
         if self.product in ("query", "key", "value"):
-            return f"encoder.layer.{self.layer - 1}.output.LayerNorm" if self.layer else "embeddings.LayerNorm"
-        return name + {
-            "attention_output": ".attention.self.context",
-            "up": ".attention.output.LayerNorm",
-            "down": ".intermediate",
-        }[self.product]
+            return (
+                f"encoder.layer.{self.layer - 1}.output.LayerNorm" if self.layer else "embeddings.LayerNorm"
+            )
+        return (
+            name
+            + {
+                "attention_output": ".attention.self.context",
+                "up": ".attention.output.LayerNorm",
+                "down": ".intermediate",
+            }[self.product]
+        )
 
 
 def operators(config: BertConfig) -> tuple[Operator, ...]:

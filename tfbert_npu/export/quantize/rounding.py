@@ -3,7 +3,10 @@
 Rounding each weight to the nearest step is best only if the inputs are independent of each other. GPTQ
 (Frantar et al. 2023) rounds one input's column after the other and lets the columns that follow make up for
 the error, weighted by the inputs' second moments. What error remains on average goes into the bias (Nagel et
-al. 2019). The compiler finds the same grid again, for every row keeps its largest weight.
+al. 2019).
+
+The compiler finds our grid again because the largest and the least weight of every channel are kept at its
+ends.
 """
 
 from __future__ import annotations
@@ -14,11 +17,9 @@ import numpy as np
 
 from tfbert_npu.config import BertConfig
 from tfbert_npu.export.quantize.activations import Activations
+from tfbert_npu.export.quantize.grid import STEPS, grid
 from tfbert_npu.export.quantize.ranges import rounded
 from tfbert_npu.export.quantize.recipe import Operator, operators
-
-LIMIT = 127
-"""Weights are symmetric: -127 to 127 steps of their output channel's scale."""
 
 _DAMPING = 0.01
 _BLOCK = 128
@@ -56,7 +57,7 @@ def round_weights(
 
 
 def gptq(weight: np.ndarray, x: np.ndarray, damping: float = _DAMPING) -> np.ndarray:
-    """Weights on the grid of symmetric int8 with a scale per output channel.
+    """Weights on the grid of asymmetric int8 with a scale and a zero point per output channel.
 
     Args:
         weight: float32 [out, in].
@@ -65,7 +66,7 @@ def gptq(weight: np.ndarray, x: np.ndarray, damping: float = _DAMPING) -> np.nda
             have one too.
 
     Returns:
-        float32 [out, in]; |w| is largest in each row where it was, and as large.
+        float32 [out, in]; the least and the largest weight of each row stay where they were.
     """
     columns = weight.shape[1]
     moments = x.astype(np.float64).T @ x.astype(np.float64) / len(x)
@@ -74,17 +75,17 @@ def gptq(weight: np.ndarray, x: np.ndarray, damping: float = _DAMPING) -> np.nda
     order = np.argsort(-np.diag(moments), kind="stable")
     rest = weight[:, order].astype(np.float64)
     upper = np.linalg.cholesky(np.linalg.inv(moments[np.ix_(order, order)])).T
-    step = np.maximum(np.abs(rest).max(axis=1), 1e-12) / LIMIT
-    largest = np.abs(rest).argmax(axis=1)
-    end = np.copysign(LIMIT, rest[np.arange(len(rest)), largest])
+    step, least = grid(rest)
+    ends = ((rest.argmin(axis=1), least), (rest.argmax(axis=1), least + STEPS))
     out = np.empty_like(rest)
     for first in range(0, columns, _BLOCK):
         last = min(first + _BLOCK, columns)
         block, errors = rest[:, first:last].copy(), np.empty((len(rest), last - first))
         for index in range(last - first):
             column = first + index
-            steps = np.clip(np.round(block[:, index] / step), -LIMIT, LIMIT)
-            steps = np.where(largest == column, end, steps)
+            steps = np.clip(np.round(block[:, index] / step), least, least + STEPS)
+            for where, end in ends:
+                steps = np.where(where == column, end, steps)
             out[:, column] = steps * step
             errors[:, index] = (block[:, index] - out[:, column]) / upper[column, column]
             block[:, index:] -= np.outer(errors[:, index], upper[column, column:last])
