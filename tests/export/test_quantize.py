@@ -41,9 +41,13 @@ def outlying():
 
 
 RECIPES = {
-    "nothing": Recipe(smooth=False, branches=None, balance=False, side_neurons=0),
+    "nothing": Recipe(
+        smooth=False, branches=None, balance=False, side_neurons=0, norms=False, embeddings=False
+    ),
     "smooth": Recipe(branches=None, balance=False, side_neurons=0),
-    "smooth at 1": Recipe(alpha=1.0, branches=None, balance=False, side_neurons=0),
+    "smooth at 1": Recipe(alpha=1.0, branches=None, balance=False, side_neurons=0, norms=False),
+    "norms": Recipe(smooth=False, branches=None, balance=False, side_neurons=0, embeddings=False),
+    "norms and side": Recipe(smooth=False, branches=None, balance=False, side_neurons=5),
     "branches": Recipe(smooth=False, balance=False, side_neurons=0),
     "balance": Recipe(smooth=False, branches=None, side_neurons=0),
     "side": Recipe(smooth=False, branches=None, balance=False, side_neurons=5),
@@ -237,6 +241,9 @@ def test_only_products_that_the_recipe_leaves_are_int8():
         "encoder.layer.0.residual/Add:0-rs",
         "encoder.layer.1.output.dense/MatMul:0_mm_tp_sw",
         "encoder.layer.1.side.up/MatMul:0",
+        "sequence_output-rs",
+        "input_embeddings_tp-rs",
+        "sequence_output_int8",
     ]
     parameters = {name: {"dtype": "int8"} for name in names}
     parameters |= {
@@ -244,7 +251,8 @@ def test_only_products_that_the_recipe_leaves_are_int8():
         "pooled_output": {"dtype": "float32"},
     }
     recipe = Recipe(float16=frozenset({Operator(1, "down")}))
-    assert float16_tensors(parameters, config, recipe) == {names[i] for i in (0, 2, 4, 5, 6)}
+    found = float16_tensors(parameters, config, recipe, ("input_embeddings", "sequence_output"))
+    assert found == {names[i] for i in (0, 2, 4, 5, 6, 7, 8)}
 
 
 @settings(max_examples=30, deadline=None)

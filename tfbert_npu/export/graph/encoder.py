@@ -25,14 +25,20 @@ def embedding_sum(g: GraphBuilder, config: BertConfig, state: State, inputs: Map
     """Sum of word, position and token type embeddings, [B, S, H], from int32 ids [B, S]."""
     scope = "embeddings"
     ids = inputs["input_word_ids"]
-    words = g.op("Gather", f"{scope}/words", word_table(g, state), ids, axis=0)
     positions = state["embeddings.position_embeddings.weight"][None]
+    name = "embeddings.token_type_embeddings.weight"
+    table = state[name] if config.type_vocab_size else None
+    levels = "embeddings.word_embeddings.scale"
+    if levels in state:  # `export.quantize`: the tables are going to be int8, with one range each
+        even = g.constant(f"{levels}.table", state["embeddings.word_embeddings.weight"] / state[levels])
+        words = scaled(g, state, levels, g.op("Gather", f"{scope}/words", even, ids, axis=0))
+        if table is not None:  # the first type, which most texts have throughout, becomes an exact 0
+            positions, table = positions + table[0], table - table[0]
+    else:
+        words = g.op("Gather", f"{scope}/words", word_table(g, state), ids, axis=0)
     position = leading(g, "embeddings.position_embeddings.weight", positions, ids, axes=[1])
-    if config.type_vocab_size:
-        name = "embeddings.token_type_embeddings.weight"
-        types = g.op(
-            "Gather", f"{scope}/types", g.constant(name, state[name]), inputs["input_type_ids"], axis=0
-        )
+    if table is not None:
+        types = g.op("Gather", f"{scope}/types", g.constant(name, table), inputs["input_type_ids"], axis=0)
         words = g.op("Add", f"{scope}/types", words, types)
     return g.op("Add", f"{scope}/positions", words, position)
 
@@ -92,7 +98,7 @@ def encoder_layers(
         hidden = feed_forward(g, config, state, name, attended, ffn_slices)
         hidden = residual(g, state, name, hidden, attended)
         hidden = layer_norm(g, config, state, f"{name}.output.LayerNorm", hidden)
-        states.append(scaled(g, state, f"{name}.output.LayerNorm.scale", hidden))
+        states.append(restored(g, state, f"{name}.output.LayerNorm", hidden))
     return states
 
 
@@ -101,6 +107,14 @@ def residual(g: GraphBuilder, state: State, name: str, branch: str, hidden: str)
     hidden = scaled(g, state, f"{name}.residual.scale", hidden)
     total = g.op("Add", f"{name}.residual", branch, hidden)
     return scaled(g, state, f"{name}.residual.unscale", total)
+
+
+def restored(g: GraphBuilder, state: State, norm: str, x: str) -> str:
+    """The hidden state itself, of a LayerNorm's output that `export.quantize` may have scaled and shifted."""
+    x = scaled(g, state, f"{norm}.scale", x)
+    if f"{norm}.shift" not in state:
+        return x
+    return g.op("Add", f"{norm}.shift", x, g.constant(f"{norm}.shift", state[f"{norm}.shift"]))
 
 
 def scaled(g: GraphBuilder, state: State, name: str, x: str) -> str:

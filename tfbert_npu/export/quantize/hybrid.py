@@ -74,6 +74,7 @@ class HybridModel:
     ) -> None:
         self._session = session
         self._config = config
+        self._ends = tuple(spec.name for spec in (*signature.inputs, *signature.outputs))
         samples = [ordered(signature, batch) for batch in calibration]
         self._files = session.hybrid_step1(onnx_path, vendor, samples, load=load, proposal=False)
         self._draft: dict[str, Any] = yaml.load(self._files.config.read_text(encoding="utf-8"), _Loader)
@@ -94,7 +95,7 @@ class HybridModel:
             # Of a float16 tensor too: its range is that of the conversion to int8 behind it.
             low, high = ranges.get(point, (value["min"], value["max"]))
             chosen[name] = (np.ravel(low).tolist(), np.ravel(high).tolist())
-        float16 = sorted(float16_tensors(parameters, self._config, recipe))
+        float16 = sorted(float16_tensors(parameters, self._config, recipe, self._ends))
         return self.build_from({"float16": float16, "ranges": chosen})
 
     def build_from(self, document: Document) -> list[Cost]:
@@ -119,14 +120,27 @@ class HybridModel:
 
 
 def float16_tensors(
-    parameters: Mapping[str, Mapping[str, Any]], config: BertConfig, recipe: Recipe
+    parameters: Mapping[str, Mapping[str, Any]], config: BertConfig, recipe: Recipe, ends: Sequence[str]
 ) -> set[str]:
-    """The tensors of the vendor's YAML that must be float16: all but those of the int8 products."""
+    """The tensors of the vendor's YAML that must be float16: all but those of the int8 products.
+
+    Args:
+        parameters: `quantize_parameters` of the file.
+        config: The architecture.
+        recipe: Which products stay in float16.
+        ends: Names of the graph's inputs and outputs. The vendor names what it puts between them and the
+            operators after them, `sequence_output-rs` for the last LayerNorm, and would make that int8.
+    """
     int8 = {scope for one in operators(config) if one not in recipe.float16 for scope in one.scopes}
     found = set()
     for name, value in parameters.items():
-        # Our operators are named scope/type; a name without a slash is a constant or an output.
-        if "/" not in name or value["dtype"] != "int8":
+        if value["dtype"] != "int8":
+            continue
+        if "/" not in name:
+            # Our operators are named scope/type; a name without a slash is a constant, or at an end. The
+            # ones called _int8 stand for an end itself and are no tensors.
+            if name.startswith(tuple(f"{end}{mark}" for end in ends for mark in "-_")):
+                found |= {name} if not name.endswith("_int8") else set()
             continue
         scope = name.partition("/")[0]
         in_core = scope.endswith(".self.context") and "sdpa" in name

@@ -89,12 +89,16 @@ class Recipe:
     always in float16: the compiler counts no cycles for them, or few.
     """
 
+    embeddings: bool = True
+    """Level the channels of the word table, which becomes int8 whatever else does."""
     smooth: bool = True
     """Move the range of LayerNorm's channels into the weights (SmoothQuant)."""
     alpha: float | None = None
     """SmoothQuant's exponent; None finds one for each LayerNorm."""
     branches: float | None = 1.0
     """Power of `transforms.level_branches`; None leaves it out."""
+    norms: bool = True
+    """Put gains and biases of LayerNorms on the int8 grid."""
     balance: bool = True
     """Balance values with the output projection and queries with keys."""
     side_neurons: int = 16
@@ -116,7 +120,7 @@ class Recipe:
             config: Its architecture.
             seen: Activations of the untransformed model.
         """
-        out = dict(state)
+        out = transforms.level_word_embeddings(state) if self.embeddings else dict(state)
         if self.balance:
             out = transforms.balance_values(out, config, seen)
             out = transforms.balance_queries_and_keys(out, config, seen)
@@ -125,6 +129,8 @@ class Recipe:
         out, seen = transforms.split_off_neurons(out, config, seen, self.side_neurons)
         if self.branches is not None:
             out = transforms.level_branches(out, config, seen, self.branches)
+        if self.norms:
+            out = transforms.fit_layer_norms(out, config)
         return out
 
     def as_dict(self) -> dict[str, Any]:

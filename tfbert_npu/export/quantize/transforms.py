@@ -7,9 +7,11 @@ difference. Every function takes a state and gives a new one; arrays are compute
 
 Besides the weights a transformed state holds tensors that `graph.encoder` looks for:
     <LayerNorm>.scale                 what the LayerNorm's output was divided by, [H]
+    <LayerNorm>.shift                 what is then missing from it, [H]
     <block>.residual.scale            multiplies the residual connection, [H]
     <block>.residual.unscale          multiplies the sum before its LayerNorm, [H]
     <layer>.side.{up,down}.*          neurons computed apart in float16
+    embeddings.word_embeddings.scale  what the word table is divided by, and its rows multiplied with again, [H]
 """
 
 from __future__ import annotations
@@ -21,11 +23,22 @@ import numpy as np
 from tfbert_npu.config import BertConfig
 from tfbert_npu.export.quantize.activations import Activations
 from tfbert_npu.export.quantize.emulation import product_error
+from tfbert_npu.export.quantize.grid import grid, nearest
 
 State = Mapping[str, np.ndarray]
 
 _TINY = 1e-6
 _ALPHAS = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+
+
+def level_word_embeddings(state: State) -> dict[str, np.ndarray]:
+    """Give each channel of the word table the same range, for the compiler makes int8 of the whole table.
+
+    No setting keeps the table in float16: only operators can be named, not constants. One loud channel out of
+    384 costs MiniLM's worst texts more than all of its int8 products do.
+    """
+    peak = np.abs(state["embeddings.word_embeddings.weight"]).max(axis=0)
+    return {**state, "embeddings.word_embeddings.scale": np.maximum(peak, _TINY).astype(np.float32)}
 
 
 def smooth_layer_norms(
@@ -57,6 +70,37 @@ def smooth_layer_norms(
             out[f"{name}.weight"] = out[f"{name}.weight"] * scale
         out[f"{norm}.scale"] = scale
         out[f"{block}.residual.scale"] = out.get(f"{block}.residual.scale", 1.0) * scale
+    return _single(out)
+
+
+def fit_layer_norms(state: State, config: BertConfig) -> dict[str, np.ndarray]:
+    """Put gains and biases of LayerNorms on the int8 grid, which the compiler rounds them to in any case.
+
+    It does so for a LayerNorm in float16, too, with one range for all channels, and no setting prevents it; the
+    error is the same for every token, so that it adds up. Here each gain moves to the nearest step and what it
+    was is divided out of the products behind it and of the residual connection; what a bias loses is added to
+    the biases behind it. The last LayerNorm, with nothing behind it, stays.
+    """
+    out = _copy(state)
+    for norm, block, readers in _norms(config):
+        gain, bias = out[f"{norm}.weight"], out[f"{norm}.bias"]
+        step = grid(gain[None])[0][0]
+        kept = nearest(gain[None])[0]
+        # A gain must not become 0: nothing behind could undo that.
+        kept = np.where((kept == 0) & (gain != 0), np.copysign(step, gain), kept)
+        ratio = np.divide(kept, gain, out=np.ones_like(gain), where=gain != 0)
+        bias = bias * ratio
+        out[f"{norm}.weight"], out[f"{norm}.bias"] = kept, nearest(bias[None])[0]
+        lost = bias - out[f"{norm}.bias"]
+        side = [f"{block}.side.up"] if f"{block}.side.up.weight" in out else []
+        for name in (*readers, *side):
+            out[f"{name}.weight"] = out[f"{name}.weight"] / ratio
+            out[f"{name}.bias"] = out[f"{name}.bias"] + out[f"{name}.weight"] @ lost
+        back = out.get(f"{block}.residual.scale", 1.0) / ratio
+        out[f"{block}.residual.scale"] = back
+        out[f"{block}.output.dense.bias"] = out[f"{block}.output.dense.bias"] + lost * back
+        out[f"{norm}.scale"] = out.get(f"{norm}.scale", 1.0) / ratio
+        out[f"{norm}.shift"] = lost * out[f"{norm}.scale"]
     return _single(out)
 
 
