@@ -11,7 +11,7 @@ Besides the weights a transformed state holds tensors that `graph.encoder` looks
     <block>.residual.scale            multiplies the residual connection, [H]
     <block>.residual.unscale          multiplies the sum before its LayerNorm, [H]
     <layer>.side.{up,down}.*          neurons computed apart in float16
-    embeddings.word_embeddings.scale  what the word table is divided by, and its rows multiplied with again, [H]
+    embeddings.word_embeddings.scale  the word table is divided by it and its rows multiplied again, [H]
 """
 
 from __future__ import annotations
@@ -76,10 +76,10 @@ def smooth_layer_norms(
 def fit_layer_norms(state: State, config: BertConfig) -> dict[str, np.ndarray]:
     """Put gains and biases of LayerNorms on the int8 grid, which the compiler rounds them to in any case.
 
-    It does so for a LayerNorm in float16, too, with one range for all channels, and no setting prevents it; the
-    error is the same for every token, so that it adds up. Here each gain moves to the nearest step and what it
-    was is divided out of the products behind it and of the residual connection; what a bias loses is added to
-    the biases behind it. The last LayerNorm, with nothing behind it, stays.
+    It does so for a LayerNorm in float16, too, with one range for all channels, and no setting prevents it.
+    The error is the same for every token, so that it adds up. Here each gain moves to the nearest step and
+    what it was is divided out of the products behind it and of the residual connection; what a bias loses is
+    added to the biases behind it. The last LayerNorm, with nothing behind it, stays.
     """
     out = _copy(state)
     for norm, block, readers in _norms(config):
