@@ -260,11 +260,13 @@ class BertEncoder(keras.layers.Layer):
         local_files_only: bool = False,
         **kwargs: Any,
     ) -> BertEncoder:
-        """Load a Hugging Face checkpoint: `config.json` and safetensors.
+        """Load a checkpoint: Hugging Face's, a TF-Hub encoder, or Google's of TensorFlow 1.
 
-        The tensors may or may not bear the `bert.` prefix and the old `gamma`/`beta` names, may be float32,
-        float16 or bfloat16, and may lie in several files (`model.safetensors.index.json`). Task heads in the
-        checkpoint are left aside.
+        Hugging Face's is `config.json` and safetensors. The tensors may or may not bear the `bert.` prefix and
+        the old `gamma`/`beta` names, may be float32, float16 or bfloat16, and may lie in several files
+        (`model.safetensors.index.json`). `pytorch_model.bin` is read where PyTorch is installed, with its
+        tensors-only loader. Task heads in the checkpoint are left aside. `pull_from_hub` reads the same forms
+        and more, and finds out what they are.
 
         Args:
             dir_or_repo: A directory, or a hub repository such as `"google-bert/bert-base-uncased"`.
@@ -277,21 +279,18 @@ class BertEncoder(keras.layers.Layer):
             **kwargs: Arguments of the layer: `dtype`, `name`, `trainable`, `gradient_checkpointing`, ...
 
         Raises:
-            FileNotFoundError: No such directory, or a file is not in it.
-            CheckpointError: A tensor is missing, unknown or of another shape; the message lists them all.
+            OSError: No such directory or repository, or a file is not in it.
+            CheckpointError: No model of these forms; or a tensor is missing, unknown or of another shape; the message lists them all.
         """
-        from tfbert_npu.repository import local_directory
-        from tfbert_npu.weights.pretrained import load_encoder, wanted_files
+        from tfbert_npu.weights.pretrained import load_encoder
 
-        directory = local_directory(
-            dir_or_repo,
-            wanted_files,
-            revision=revision,
-            token=token,
-            cache_dir=cache_dir,
-            local_files_only=local_files_only,
-        )
-        return load_encoder(cls, directory, add_pooler=add_pooler, mlm=mlm, **kwargs)
+        hub_options = {
+            "revision": revision,
+            "token": token,
+            "cache_dir": cache_dir,
+            "local_files_only": local_files_only,
+        }
+        return load_encoder(cls, dir_or_repo, hub_options, add_pooler=add_pooler, mlm=mlm, **kwargs)
 
     def save_pretrained(self, directory: str | os.PathLike[str]) -> None:
         """Write `config.json` and `model.safetensors`, which transformers' `AutoModel` reads.

@@ -55,7 +55,7 @@ _TEXT = ("next_sentence", "short_seq_prob", "mask_rate", "whole_words")
 @click.option("--class-weights", type=click.Choice(get_args(ClassWeights)), default="none", show_default=True)
 @click.option("--no-answer", is_flag=True, help="qa: questions may have no answer (SQuAD 2.0).")
 @click.option("--stride", default=128, show_default=True, help="qa: overlap of windows in tokens.")
-@click.option("--new", is_flag=True, help="mlm: new weights; MODEL holds config.json and vocab.txt.")
+@click.option("--new", is_flag=True, help="New weights; MODEL holds config.json and vocab.txt.")
 @click.option("--next-sentence", is_flag=True, help="mlm: learn next sentence prediction as well.")
 @click.option(
     "--short-seq-prob", type=float, default=0.1, show_default=True, help="--next-sentence: part of shorter pairs."
@@ -156,6 +156,7 @@ def train(
             model,
             DataOptions(train_file, dev_file, cache=cache, seed=seed, **data),
             out,
+            new=new,
             lora_rank=lora_rank,
             lora_alpha=lora_alpha,
             **common,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from tfbert_npu.config import BertConfig
 from tfbert_npu.errors import require
 from tfbert_npu.files import replacing
 from tfbert_npu.heads import BertForMaskedLM, BertForPreTraining
@@ -26,6 +24,7 @@ from tfbert_npu.train.loop import dataset, train
 from tfbert_npu.train.metrics import perplexity
 from tfbert_npu.train.options import Strategy, TrainOptions
 from tfbert_npu.train.raw_text import TextOptions, text_batches
+from tfbert_npu.train.starting_point import head_of, tokenizer_of
 
 
 def masking(
@@ -114,22 +113,11 @@ def pre_train(
     scope, replicas = strategy_scope(strategy)
     if replicas > 1:
         batching = replace(batching, drop_remainder=True)
-    tokenizer = BertTokenizer.from_pretrained(model, revision=revision)
+    tokenizer = tokenizer_of(model, new=new, revision=revision)
     batches = text_batches(tokenizer, text, text.train, batching)
     head_class: Any = BertForPreTraining if text.next_sentence else BertForMaskedLM
-    with scope, warnings.catch_warnings():
-        # Weights that are new are what is trained here.
-        warnings.filterwarnings("ignore", ".*start from new weights", UserWarning)
-        if new:
-            config = BertConfig.from_json(Path(model))
-            if config.vocab_size < len(tokenizer.vocabulary):
-                raise ValueError(
-                    f"the configuration of {model} says vocab_size {config.vocab_size} but its vocabulary "
-                    f"has {len(tokenizer.vocabulary)} pieces; make them equal"
-                )
-            head = head_class(config, dtype=options.precision)
-        else:
-            head = head_class.from_pretrained(model, revision=revision, dtype=options.precision)
+    with scope:
+        head = head_of(head_class, model, tokenizer, new=new, revision=revision, dtype=options.precision)
     evaluate = None
     if text.dev is not None:
         held_out = text_batches(tokenizer, text, text.dev, replace(batching, drop_remainder=False))
