@@ -182,10 +182,15 @@ def test_training_starts_from_it(form: str, toy: Path, tfhub: Path, tmp_path: Pa
     trained = BertForSequenceClassification.from_pretrained(tmp_path / "out")
     assert trained.config.id2label == ("boy", "dull")
     start = BertEncoder.from_pretrained(model, mlm=False)
-    moved = [np.abs(one - other).max() for one, other in zip(trained.encoder.weights, start.weights, strict=True)]
+    moved = [
+        np.abs(one - other).max() for one, other in zip(trained.encoder.weights, start.weights, strict=True)
+    ]
     assert 0 < max(moved) < 0.02  # six steps of Adam at most 0.001 each
     assert json.loads((tmp_path / "out" / "tokenizer_config.json").read_text())["do_lower_case"] is True
-    ours, theirs = BertTokenizer.from_pretrained(tmp_path / "out"), pull_from_hub(model, component="preprocessor")
+    ours, theirs = (
+        BertTokenizer.from_pretrained(tmp_path / "out"),
+        pull_from_hub(model, component="preprocessor"),
+    )
     text = "Jack makes ALL work dull"
     np.testing.assert_array_equal(
         ours([text], seq_length=16)["input_word_ids"], theirs(tf.constant([text]), 16)["input_word_ids"]

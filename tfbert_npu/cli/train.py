@@ -58,7 +58,11 @@ _TEXT = ("next_sentence", "short_seq_prob", "mask_rate", "whole_words")
 @click.option("--new", is_flag=True, help="New weights; MODEL holds config.json and vocab.txt.")
 @click.option("--next-sentence", is_flag=True, help="mlm: learn next sentence prediction as well.")
 @click.option(
-    "--short-seq-prob", type=float, default=0.1, show_default=True, help="--next-sentence: part of shorter pairs."
+    "--short-seq-prob",
+    type=float,
+    default=0.1,
+    show_default=True,
+    help="--next-sentence: part of shorter pairs.",
 )
 @click.option("--mask-rate", type=float, default=0.15, show_default=True, help="mlm: part of the pieces.")
 @click.option("--whole-words", is_flag=True, help="mlm: mask all pieces of a word or none.")

@@ -17,9 +17,6 @@ from tfbert_npu.weights.names import HeadPart
 
 Parts = tuple[tuple[HeadPart, int], ...]
 
-# transformers' `qa_dropout` and the dropout before DistilBERT's classifier where no file says otherwise.
-DISTILBERT_QA_DROPOUT = 0.1
-
 
 class BertHead(keras.Model):
     """Base of the task heads; not used itself.
@@ -42,6 +39,7 @@ class BertHead(keras.Model):
     """
 
     built: bool
+    mlm_head: Any
 
     _parts: ClassVar[Parts] = ()
     _pooler: ClassVar[bool] = False
@@ -75,6 +73,8 @@ class BertHead(keras.Model):
         super().__init__(**kwargs)
         self._check_encoder(encoder)
         self.encoder = encoder
+        if self._mlm:
+            self.mlm_head = encoder.mlm_head
         self.config = with_labels(encoder.config, num_labels, labels, problem_type)
         self.seed_generator = keras.random.SeedGenerator()
         for part in self.parts:
@@ -233,8 +233,8 @@ class BertHead(keras.Model):
         warning lists it.
 
         Args:
-            dir_or_repo: A directory, or a hub repository such as `"google-bert/bert-base-uncased"`; in any form
-                that `BertEncoder.from_pretrained` reads.
+            dir_or_repo: A directory, or a hub repository such as `"google-bert/bert-base-uncased"`, of any
+                form that `BertEncoder.from_pretrained` reads.
             num_labels: Number of labels; by default the checkpoint's.
             labels: Names of the labels, instead of `num_labels`.
             problem_type: See the class.

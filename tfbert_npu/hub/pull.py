@@ -114,7 +114,6 @@ def _from_checkpoint(folder: Path, layout: Layout, component: Component, name: s
 
         return pull_model(folder, layout.form)
     from tfbert_npu.encoder import BertEncoder
-
     from tfbert_npu.weights.pretrained import build_encoder
     from tfbert_npu.weights.reading import read_form
 

@@ -139,9 +139,7 @@ class NextSentenceBatches(Batches):
             yield Feature(ids, [0] * (len(first) + 2) + [1] * (len(second) + 1), int(is_random))
 
 
-def text_batches(
-    tokenizer: BertTokenizer, text: TextOptions, path: Path, options: BatchOptions
-) -> Batches:
+def text_batches(tokenizer: BertTokenizer, text: TextOptions, path: Path, options: BatchOptions) -> Batches:
     """The batches of a raw text: rows of whole lines, or segment pairs if `text.next_sentence`."""
     if text.next_sentence:
         return NextSentenceBatches(

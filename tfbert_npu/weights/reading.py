@@ -53,8 +53,8 @@ def read_form(folder: Path, form: Form) -> Checkpoint:
         return _read_tfhub(folder)
     if form == "npu":
         raise CheckpointError(
-            f"{folder} holds an artefact for a Rockchip NPU and no weights that Keras can load; load the model "
-            "it was made from"
+            f"{folder} holds an artefact for a Rockchip NPU and no weights that Keras can load; load the "
+            "model it was made from"
         )
     config = BertConfig.from_json(folder / "config.json", source="huggingface")
     try:
@@ -97,5 +97,7 @@ def _wanted_files(layout: Layout) -> list[str]:
         return list(layout.files)
     names = {path: PurePosixPath(path).name for path in layout.files}
     return [
-        path for path, name in names.items() if name == "config.json" or re.search(r"\.(safetensors|bin)", name)
+        path
+        for path, name in names.items()
+        if name == "config.json" or re.search(r"\.(safetensors|bin)", name)
     ]
