@@ -123,7 +123,8 @@ def test_new_weights_for_a_task(tmp_path, deterministic):
         16,
         *COMMON,
     )
-    assert BertForTokenClassification.from_pretrained(tmp_path / "out").config.num_labels == 2
+    trained = BertForTokenClassification.from_pretrained(tmp_path / "out")
+    assert trained.config.id2label == ("B-PER", "I-PER", "O")
 
 
 @pytest.mark.slow
