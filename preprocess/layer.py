@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
 from typing import Any
 
 from tfbert_npu.errors import require
@@ -14,13 +13,7 @@ for _module in ("tensorflow", "tensorflow_text", "keras"):
 import keras  # noqa: E402
 
 from tfbert_npu.preprocess.inputs import as_segments, checked_length  # noqa: E402
-from tfbert_npu.preprocess.options import (  # noqa: E402
-    Dialect,
-    TextOptions,
-    Trimming,
-    one_of,
-    read_options,
-)
+from tfbert_npu.preprocess.options import Dialect, TextOptions, Trimming, one_of  # noqa: E402
 from tfbert_npu.preprocess.parts import (  # noqa: E402
     BertDetokenize,
     BertPackInputs,
@@ -29,9 +22,9 @@ from tfbert_npu.preprocess.parts import (  # noqa: E402
     packed_spec,
 )
 from tfbert_npu.preprocess.saving import save_tokenizer  # noqa: E402
-from tfbert_npu.preprocess.vocabulary import TOKENIZER_FILES, Vocabulary  # noqa: E402
+from tfbert_npu.preprocess.tokenizer import BertTokenizer  # noqa: E402
+from tfbert_npu.preprocess.vocabulary import Vocabulary  # noqa: E402
 from tfbert_npu.preprocess.vocabulary_layer import VocabularyLayer  # noqa: E402
-from tfbert_npu.repository import local_directory  # noqa: E402
 
 
 @keras.saving.register_keras_serializable("tfbert_npu")
@@ -80,39 +73,23 @@ class BertPreprocessor(VocabularyLayer):
         seq_length: int = 128,
         dialect: Dialect = "bert",
         *,
-        lower_case: bool | None = None,
-        allow_special_tokens: Iterable[str] = (),
         trimming: Trimming = "round_robin",
         name: str | None = None,
-        **hub_options: Any,
+        **tokenizer_options: Any,
     ) -> BertPreprocessor:
         """The preprocessor of a model.
 
         Args:
-            repo_or_dir: A directory with vocab.txt or tokenizer.json, or a hub repository.
+            repo_or_dir: As `dialect`, and what is raised: see `BertTokenizer.from_pretrained`.
             seq_length: L, the length of every row.
-            dialect: `"bert"` for Hugging Face and Google checkpoints, `"tf_text"` for TF-Hub's.
-            lower_case: Overrides what the model's files say.
-            allow_special_tokens: Special tokens that a text may contain as such, e.g. `{"[MASK]"}`.
+            dialect: `"bert"` or `"tf_text"`.
             trimming: How two segments share the room.
             name: Name of the layer.
-            **hub_options: `revision`, `token`, `cache_dir`, `local_files_only`; see
-                `tfbert_npu.repository.local_directory`.
-
-        Raises:
-            OSError: No such directory, repository or vocabulary.
-            VocabularyError: The vocabulary cannot serve.
-            CheckpointError: A configuration file cannot be read.
+            **tokenizer_options: The other arguments of `BertTokenizer.from_pretrained`: `lower_case`,
+                `allow_special_tokens`, and `revision`, `token`, `cache_dir`, `local_files_only` of a hub.
         """
-        directory = local_directory(repo_or_dir, TOKENIZER_FILES, **hub_options)
-        options = read_options(
-            directory,
-            name=os.fspath(repo_or_dir),
-            dialect=dialect,
-            lower_case=lower_case,
-            allow_special_tokens=allow_special_tokens,
-        )
-        return cls(Vocabulary.from_directory(directory), options, seq_length, trimming, name=name)
+        tokenizer = BertTokenizer.from_pretrained(repo_or_dir, dialect=dialect, **tokenizer_options)
+        return cls(tokenizer.vocabulary, tokenizer.options, seq_length, trimming, name=name)
 
     def save_pretrained(self, directory: str | os.PathLike[str]) -> None:
         """Write Hugging Face's tokenizer files; see `saving.save_tokenizer`."""

@@ -96,6 +96,8 @@ class BertConfig:
     layer_norm_eps: float = 1e-12
     pad_token_id: int = 0
     classifier_dropout: float | None = None
+    qa_dropout: float | None = None
+    """DistilBERT's, before the layer that finds answers; BERT has none there."""
     problem_type: ProblemType | None = None
     id2label: tuple[str, ...] | None = None
     """Label names by class index; their number is the number of labels."""
@@ -113,6 +115,8 @@ class BertConfig:
             object.__setattr__(self, "type_vocab_size", 0)
             if self.classifier_dropout is None:
                 object.__setattr__(self, "classifier_dropout", 0.2)  # seq_classif_dropout of transformers
+            if self.qa_dropout is None:
+                object.__setattr__(self, "qa_dropout", 0.1)
         for name, most in _LIMITS.items():
             value = getattr(self, name)
             least = 0 if name == "type_vocab_size" and self.model_type == "distilbert" else 1
@@ -123,9 +127,10 @@ class BertConfig:
                 f"hidden_size {self.hidden_size} is not divisible by num_attention_heads "
                 f"{self.num_attention_heads}"
             )
-        for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout"):
+        optional = ("classifier_dropout", "qa_dropout")
+        for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", *optional):
             rate = getattr(self, name)
-            if rate is None and name == "classifier_dropout":
+            if rate is None and name in optional:
                 continue
             if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0 <= rate < 1:
                 raise ValueError(f"{name} must be a rate in [0, 1), got {rate!r}")
@@ -234,7 +239,7 @@ class BertConfig:
         """
         values = self.to_dict()
         values["hidden_act"] = _HF_ACTIVATION_NAME.get(self.hidden_act, self.hidden_act)
-        for name in ("classifier_dropout", "problem_type", "id2label"):
+        for name in ("classifier_dropout", "qa_dropout", "problem_type", "id2label"):
             if values[name] is None:
                 del values[name]
         if self.id2label is not None:

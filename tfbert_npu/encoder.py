@@ -44,7 +44,8 @@ class BertEncoder(keras.layers.Layer):
     Args:
         config: The architecture; a `BertConfig` or a dict of its fields.
         add_pooler: Whether there is a pooler; DistilBERT never has one.
-        mlm: Whether there is a masked language model head, for `.mlm`.
+        mlm: Whether there is a masked language model head. Its weights are among those of `.mlm`, and of the
+            heads that predict words, and not among the encoder's own.
         causal: Let each token attend only to itself and to tokens before it (`BertLMHeadModel`).
         gradient_checkpointing: Compute each block again for its gradient instead of keeping its
             intermediate results: about a third more time for much less memory.
@@ -55,6 +56,7 @@ class BertEncoder(keras.layers.Layer):
     """
 
     built: bool
+    mlm_head: MaskedLMHead | None
 
     def __init__(
         self,
@@ -81,7 +83,11 @@ class BertEncoder(keras.layers.Layer):
         self.pooler = None
         if add_pooler and config.model_type != "distilbert":
             self.pooler = dense(config.hidden_size, config, self.dtype_policy, "pooler")
-        self.mlm_head = MaskedLMHead(config, dtype=self.dtype_policy, name="mlm_head") if mlm else None
+        # Past Keras' tracking: in TF-Hub the head's weights are `.mlm`'s and not the encoder's to train;
+        # below a classifier they would be weights without gradients.
+        self.__dict__["mlm_head"] = (
+            MaskedLMHead(config, dtype=self.dtype_policy, name="mlm_head") if mlm else None
+        )
         self.delegation: Delegation | None = None
         if delegation is not None:
             from tfbert_npu.delegate import restored
@@ -106,6 +112,17 @@ class BertEncoder(keras.layers.Layer):
             # `BertEncoder(trainable=False)` was said before there were sublayers to tell.
             for layer in filter(None, (self.embeddings, *self.layers, self.pooler, self.mlm_head)):
                 layer.trainable = False
+
+    @property
+    def trainable(self) -> bool:
+        """Whether the weights are trained, those of the masked language model head included."""
+        return self._trainable
+
+    @trainable.setter
+    def trainable(self, value: bool) -> None:
+        keras.layers.Layer.trainable.fset(self, value)
+        if self.mlm_head is not None:
+            self.mlm_head.trainable = value
 
     def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         """Check the inputs, then call the layer."""
@@ -262,11 +279,12 @@ class BertEncoder(keras.layers.Layer):
         local_files_only: bool = False,
         **kwargs: Any,
     ) -> BertEncoder:
-        """Load a Hugging Face checkpoint: `config.json` and safetensors.
+        """Load a checkpoint: Hugging Face's, a TF-Hub encoder, or Google's of TensorFlow 1.
 
-        The tensors may or may not bear the `bert.` prefix and the old `gamma`/`beta` names, may be float32,
-        float16 or bfloat16, and may lie in several files (`model.safetensors.index.json`). Task heads in the
-        checkpoint are left aside.
+        Hugging Face's is `config.json` and safetensors. The tensors may or may not bear the `bert.` prefix
+        and the old `gamma`/`beta` names, may be float32, float16 or bfloat16, and may lie in several files
+        (`model.safetensors.index.json`). `pytorch_model.bin` is read where PyTorch is installed, with its
+        tensors-only loader. Task heads in the checkpoint are left aside.
 
         Args:
             dir_or_repo: A directory, or a hub repository such as `"google-bert/bert-base-uncased"`.
@@ -279,21 +297,19 @@ class BertEncoder(keras.layers.Layer):
             **kwargs: Arguments of the layer: `dtype`, `name`, `trainable`, `gradient_checkpointing`, ...
 
         Raises:
-            FileNotFoundError: No such directory, or a file is not in it.
-            CheckpointError: A tensor is missing, unknown or of another shape; the message lists them all.
+            OSError: No such directory or repository, or a file is not in it.
+            CheckpointError: No model of these forms; or a tensor is missing, unknown or of another shape;
+                the message lists them all.
         """
-        from tfbert_npu.repository import local_directory
-        from tfbert_npu.weights.pretrained import load_encoder, wanted_files
+        from tfbert_npu.weights.pretrained import load_encoder
 
-        directory = local_directory(
-            dir_or_repo,
-            wanted_files,
-            revision=revision,
-            token=token,
-            cache_dir=cache_dir,
-            local_files_only=local_files_only,
-        )
-        return load_encoder(cls, directory, add_pooler=add_pooler, mlm=mlm, **kwargs)
+        hub_options = {
+            "revision": revision,
+            "token": token,
+            "cache_dir": cache_dir,
+            "local_files_only": local_files_only,
+        }
+        return load_encoder(cls, dir_or_repo, hub_options, add_pooler=add_pooler, mlm=mlm, **kwargs)
 
     def save_pretrained(self, directory: str | os.PathLike[str]) -> None:
         """Write `config.json` and `model.safetensors`, which transformers' `AutoModel` reads.

@@ -25,9 +25,10 @@ class MaskedLMEncoder(keras.layers.Layer):
         kwargs.setdefault("dtype", encoder.dtype_policy)
         super().__init__(**kwargs)
         self.encoder = encoder
+        self.mlm_head = encoder.mlm_head
 
     def build(self, input_shape: Any = None) -> None:
-        """Build the encoder, which owns every variable."""
+        """Build the encoder, and the head with it."""
         self.encoder.build()
         self.built = True
 
@@ -54,7 +55,7 @@ class MaskedLMEncoder(keras.layers.Layer):
         masked = gather_positions(outputs["sequence_output"], positions)
         table = self.encoder.embeddings.word_embeddings.embeddings
         del outputs["default"]
-        return {**outputs, "mlm_logits": self.encoder.mlm_head(masked, table)}
+        return {**outputs, "mlm_logits": self.mlm_head(masked, table)}
 
     def compute_output_spec(self, inputs: Mapping[str, Any], training: bool | None = None) -> dict[str, Any]:
         """Shapes and dtypes of the outputs for symbolic inputs."""

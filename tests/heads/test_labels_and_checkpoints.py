@@ -122,6 +122,18 @@ def test_distilbert_lacks_some_heads(head):
         head(DISTILBERT)
 
 
+def test_distilberts_dropout_before_answers_is_the_configurations():
+    still = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+
+    def changes(rate):
+        model = BertForQuestionAnswering(DISTILBERT.replace(qa_dropout=rate, **still))
+        logits = (model(INPUTS, training=training)["start_logits"] for training in (True, False))
+        return not np.allclose(*logits)
+
+    assert changes(0.5)
+    assert not changes(0.0)
+
+
 def test_a_head_says_what_it_needs_of_an_encoder():
     with pytest.raises(ValueError, match="mlm=True"):
         BertForMaskedLM(BertEncoder(CONFIG))

@@ -90,7 +90,14 @@ def test_distilbert_names(tmp_path: Path) -> None:
     for name in SIZES:
         assert getattr(config, name) == SIZES[name]
     assert (config.hidden_dropout_prob, config.attention_probs_dropout_prob) == (0.15, 0.25)
-    assert (config.type_vocab_size, config.classifier_dropout) == (0, 0.2)
+    assert (config.type_vocab_size, config.classifier_dropout, config.qa_dropout) == (0, 0.2, 0.1)
+    rates = {"seq_classif_dropout": 0.35, "qa_dropout": 0.0}
+    config = BertConfig.from_json(write(tmp_path / "config.json", {**values, **rates}))
+    assert (config.classifier_dropout, config.qa_dropout) == (0.35, 0.0)
+    written = config.to_huggingface()
+    assert {name: written[name] for name in rates} == rates
+    assert "classifier_dropout" not in written
+    assert "qa_dropout" not in BertConfig(**SIZES).to_huggingface()
 
 
 @pytest.mark.parametrize("model_type", ["bert", "distilbert"])

@@ -225,7 +225,7 @@ def test_keras_file_in_a_new_process(
     pooled = encoder({name: inputs[name] for name in NAMES})["pooled_output"]
     model = keras.Model(inputs, [pooled, encoder.mlm(inputs)["mlm_logits"]])
     count = len(model.weights)
-    assert count == len(encoder.weights)
+    assert count == len(encoder.mlm.weights) == len(encoder.weights) + len(encoder.mlm_head.weights)
     data = {**batch, "masked_lm_positions": np.array([[0, 5], [1, 1], [2, 0], [11, 3]], np.int32)}
     outputs = model.predict(data, verbose=0)
     model.save(tmp_path / "model.keras")
@@ -264,3 +264,23 @@ def test_mlm_gradients_reach_the_embedding_table(config: BertConfig, batch: dict
     gradient = tf.convert_to_tensor(tape.gradient(loss, table.value)).numpy()
     # Every word is scored, so every row of the tied table is moved, also those of words not in the batch.
     assert (np.abs(gradient).max(axis=1) > 0).all()
+
+
+def test_the_mlm_head_is_trained_with_mlm_alone(config: BertConfig, batch: dict[str, np.ndarray]) -> None:
+    """Below a classifier every weight of the encoder has a gradient."""
+    encoder = BertEncoder(config, mlm=True)
+    inputs = symbolic("masked_lm_positions")
+    outputs = encoder({name: inputs[name] for name in NAMES})
+    classifier = keras.Model(
+        {name: inputs[name] for name in NAMES}, keras.layers.Dense(2)(outputs["pooled_output"])
+    )
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(classifier(batch) ** 2)
+    variables = [variable.value for variable in classifier.trainable_variables]
+    assert all(gradient is not None for gradient in tape.gradient(loss, variables))
+    model = keras.Model(inputs, encoder.mlm(inputs)["mlm_logits"])
+    head = {variable.path for variable in encoder.mlm_head.weights}
+    assert head <= {variable.path for variable in model.trainable_variables}
+    for value in (False, True):
+        encoder.trainable = value
+        assert bool(encoder.mlm.trainable_variables) is value

@@ -8,7 +8,12 @@ import tiny_bert
 from click.testing import CliRunner
 from safetensors.numpy import load_file
 
-from tfbert_npu import BertForMaskedLM, BertForSequenceClassification
+from tfbert_npu import (
+    BertForMaskedLM,
+    BertForPreTraining,
+    BertForSequenceClassification,
+    BertForTokenClassification,
+)
 from tfbert_npu.cli import cli
 from tfbert_npu.train.batches import Batches, BatchOptions
 from tfbert_npu.train.loop import train
@@ -87,6 +92,39 @@ def test_every_task(task, metric, tmp_path, deterministic):
     assert json.loads((tmp_path / "out" / "results.json").read_text()) == best
     if task == "mlm":
         BertForMaskedLM.from_pretrained(tmp_path / "out")
+
+
+@pytest.mark.slow
+def test_next_sentences_from_raw_text(tmp_path, deterministic):
+    model = tiny_bert.write_checkpoint(tmp_path / "model")
+    data, more = write_data("mlm", tmp_path)
+    options = ["--train", data, "--out", tmp_path / "out", "--seq-length", 24, "--short-seq-prob", 0.5]
+    best = run(model, "--task", "mlm", "--next-sentence", "--no-cache", *options, *COMMON, *more)
+    assert best.keys() >= {"dev_perplexity", "dev_mlm_accuracy", "dev_nsp_accuracy"}
+    BertForPreTraining.from_pretrained(tmp_path / "out")
+
+
+@pytest.mark.slow
+def test_new_weights_for_a_task(tmp_path, deterministic):
+    """Nothing of the checkpoint beside the configuration is read."""
+    model = tiny_bert.write_checkpoint(tmp_path / "model")
+    (model / "model.safetensors").unlink()
+    data, _ = write_data("ner", tmp_path)
+    run(
+        model,
+        "--task",
+        "ner",
+        "--new",
+        "--train",
+        data,
+        "--out",
+        tmp_path / "out",
+        "--seq-length",
+        16,
+        *COMMON,
+    )
+    trained = BertForTokenClassification.from_pretrained(tmp_path / "out")
+    assert trained.config.id2label == ("B-PER", "I-PER", "O")
 
 
 @pytest.mark.slow

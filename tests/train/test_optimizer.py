@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 import tiny_bert
 
 from tfbert_npu import BertForSequenceClassification
@@ -70,6 +71,30 @@ def test_updates_are_pytorchs_adamw():
         np.testing.assert_allclose(
             np.asarray(variable.value), theirs[name].detach().numpy(), rtol=2e-6, err_msg=name
         )
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize("sparse", [False, True])
+def test_updates_are_keras_adams(sparse, jit_compile):
+    """TensorFlow's kernel and Keras' operations; an embedding's gradient lists a row once for each use."""
+    start = np.random.default_rng(1).normal(size=(5, 3))
+    one, other = (keras.Variable(start, dtype="float32", name="kernel") for _ in range(2))
+    ours = BertAdamW(0.01, weight_decay=0, epsilon=1e-6)
+    keras_adam = keras.optimizers.Adam(0.01, epsilon=1e-6)
+    ours.build([one])
+    keras_adam.build([other])
+
+    @tf.function(jit_compile=jit_compile)
+    def step(rows):
+        gradient = tf.IndexedSlices(rows, tf.constant([1, 3, 1]), tf.constant([5, 3]))
+        keras_adam.apply([tf.convert_to_tensor(gradient)])
+        ours.apply([gradient if sparse else tf.convert_to_tensor(gradient)])
+
+    draws = np.random.default_rng(2)
+    for _ in range(5):
+        step(tf.constant(draws.normal(size=(3, 3)), tf.float32))
+    np.testing.assert_allclose(np.asarray(one), np.asarray(other), rtol=1e-5, atol=1e-6)
+    assert np.abs(np.asarray(one) - start).max() > 0.01
 
 
 def test_biases_and_layer_norms_do_not_decay():

@@ -1,6 +1,5 @@
 """Pre-training: rows and pairs of raw text, dynamic masks, and what a tiny model learns from them."""
 
-import itertools
 import json
 from collections import Counter
 
@@ -14,15 +13,8 @@ from tfbert_npu.train.batches import Batches, BatchOptions
 from tfbert_npu.train.features import IGNORED, Feature
 from tfbert_npu.train.loop import dataset
 from tfbert_npu.train.options import TrainOptions
-from tfbert_npu.train.pre_training import (
-    NextSentenceBatches,
-    TextOptions,
-    documents_of,
-    evaluate_masked,
-    masking,
-    pre_train,
-    text_rows,
-)
+from tfbert_npu.train.pre_training import evaluate_masked, masking, pre_train
+from tfbert_npu.train.raw_text import NextSentenceBatches, TextOptions, documents_of, text_rows
 
 TOKENIZER = tiny_bert.tokenizer()
 VOCABULARY = TOKENIZER.vocabulary
@@ -43,25 +35,27 @@ def test_rows_hold_all_pieces_in_order(seq_length):
     assert [i for row in rows for i in row.ids[1:-1]] == expected
 
 
-def test_pairs_are_drawn_anew_for_every_epoch():
-    batches = NextSentenceBatches(TOKENIZER, DOCUMENTS, BatchOptions(seq_length=24))
-    assert batches.rows == 4 * (1 + 2 + 1)
+@pytest.mark.parametrize("cache", [True, False])
+def test_pairs_are_drawn_anew_for_every_epoch_and_as_many(cache):
+    options = BatchOptions(batch_size=4, seq_length=24)
+    batches = NextSentenceBatches(TOKENIZER, lambda: iter(DOCUMENTS), options, cache=cache)
     first, again, second = (
-        [(tuple(f.ids), f.label) for f in batches.features_of(epoch)] for epoch in (0, 0, 1)
+        [(tuple(f.ids), tuple(f.types), f.label) for f in batches.features_of(epoch)] for epoch in (0, 0, 1)
     )
     assert first == again != second
-    following = {
-        tuple(TOKENIZER([a], [b], 24)["input_word_ids"][0])
-        for lines in DOCUMENTS
-        for a, b in itertools.pairwise(lines)
-    }
-    for ids, label in first + second:
-        padded = (*ids, *[0] * (24 - len(ids)))
-        if label == 0:
-            assert padded in following
-    assert {label for _, label in first} == {0, 1}
+    for epoch in range(12):  # the draws of an epoch alone give more or fewer
+        assert len(list(batches.features_of(epoch))) == batches.rows
+    assert {label for *_, label in first} == {0, 1}
+    for ids, types, _ in first + second:
+        assert len(ids) == len(types) <= 24
+        assert ids[0] == VOCABULARY.cls_id
+        assert [i for i, token in enumerate(ids) if token == VOCABULARY.sep_id] == [
+            types.index(1) - 1,
+            len(ids) - 1,
+        ]
+        assert list(types) == sorted(types)
     with pytest.raises(ValueError, match="two documents or more"):
-        NextSentenceBatches(TOKENIZER, [["a", "b"]], BatchOptions())
+        NextSentenceBatches(TOKENIZER, lambda: [["a", "b"]], BatchOptions())
 
 
 def test_masks_change_with_the_epoch_and_not_with_the_run():
@@ -164,5 +158,7 @@ def test_a_vocabulary_larger_than_the_model(tmp_path):
     with pytest.raises(ValueError, match="says vocab_size 20 but its vocabulary has"):
         pre_train(model, TextOptions(path), tmp_path / "out", new=True, progress=False)
     (tmp_path / "empty.txt").write_text("\n")
+    with pytest.raises(ValueError, match=r"short_seq_prob must be in \[0, 1\], got 2"):
+        TextOptions(path, short_seq_prob=2)
     with pytest.raises(ValueError, match="data set is empty"):
         pre_train(model, TextOptions(tmp_path / "empty.txt"), tmp_path / "out", new=True, progress=False)

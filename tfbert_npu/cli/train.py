@@ -14,8 +14,9 @@ from tfbert_npu.train.options import Precision, Strategy, TrainOptions
 _LENGTHS: dict[str, int] = {"qa": 384}
 _DATA = (
     "dev_fraction", "text_column", "pair_column", "label_column", "choice_columns", "multi_label",
-    "class_weights", "no_answer", "stride", "cache",
+    "class_weights", "no_answer", "stride",
 )  # fmt: skip
+_TEXT = ("next_sentence", "short_seq_prob", "mask_rate", "whole_words")
 
 
 @click.command()
@@ -54,8 +55,15 @@ _DATA = (
 @click.option("--class-weights", type=click.Choice(get_args(ClassWeights)), default="none", show_default=True)
 @click.option("--no-answer", is_flag=True, help="qa: questions may have no answer (SQuAD 2.0).")
 @click.option("--stride", default=128, show_default=True, help="qa: overlap of windows in tokens.")
-@click.option("--new", is_flag=True, help="mlm: new weights; MODEL holds config.json and vocab.txt.")
+@click.option("--new", is_flag=True, help="New weights; MODEL holds config.json and vocab.txt.")
 @click.option("--next-sentence", is_flag=True, help="mlm: learn next sentence prediction as well.")
+@click.option(
+    "--short-seq-prob",
+    type=float,
+    default=0.1,
+    show_default=True,
+    help="--next-sentence: part of shorter pairs.",
+)
 @click.option("--mask-rate", type=float, default=0.15, show_default=True, help="mlm: part of the pieces.")
 @click.option("--whole-words", is_flag=True, help="mlm: mask all pieces of a word or none.")
 @click.option("--seq-length", type=click.IntRange(min=8), help="Tokens of a row; 128, or 384 for qa.")
@@ -97,6 +105,7 @@ def train(
     labels_file: Path | None,
     pad: str,
     seed: int,
+    cache: bool,
     lora_rank: int | None,
     lora_alpha: float | None,
     strategy: Strategy,
@@ -114,7 +123,8 @@ def train(
 
     from tfbert_npu.train.batches import BatchOptions
     from tfbert_npu.train.fine_tuning import fine_tune
-    from tfbert_npu.train.pre_training import TextOptions, pre_train
+    from tfbert_npu.train.pre_training import pre_train
+    from tfbert_npu.train.raw_text import TextOptions
 
     # Dropout, new weights and the order of the data follow from the seed; so a resumed run ends with the
     # weights that an uninterrupted one has.
@@ -128,7 +138,7 @@ def train(
         pad_to=8 if pad == "batch" else None,
         seed=seed,
     )
-    text = {name: settings.pop(name) for name in ("next_sentence", "mask_rate", "whole_words")}
+    text = {name: settings.pop(name) for name in _TEXT}
     new = settings.pop("new")
     data = {name: settings.pop(name) for name in _DATA}
     common: dict[str, Any] = {
@@ -140,7 +150,7 @@ def train(
     }
     if task == "mlm":
         result = pre_train(
-            model, TextOptions(train_file, dev_file, seed=seed, **text), out, new=new, **common
+            model, TextOptions(train_file, dev_file, cache=cache, seed=seed, **text), out, new=new, **common
         )
     else:
         if labels_file is not None:
@@ -148,8 +158,9 @@ def train(
         result = fine_tune(
             task,
             model,
-            DataOptions(train_file, dev_file, seed=seed, **data),
+            DataOptions(train_file, dev_file, cache=cache, seed=seed, **data),
             out,
+            new=new,
             lora_rank=lora_rank,
             lora_alpha=lora_alpha,
             **common,

@@ -88,11 +88,11 @@ def _encoder_root(
 
     encoder.build()
     inputs = list(ENCODER_INPUTS if encoder.config.type_vocab_size else ENCODER_INPUTS[:2])
-    root = _callable_root(encoder, _specs(inputs), _encoder_variables(encoder))
+    root = _callable_root(encoder, _specs(inputs), list(encoder.variables))
     signatures = {"serving_default": _signature(encoder, _specs(inputs))}
     if encoder.mlm_head is not None:
         specs = _specs([*inputs, MLM_POSITIONS])
-        root.mlm = _callable_root(encoder.mlm, specs, list(encoder.variables))
+        root.mlm = _callable_root(encoder.mlm, specs, list(encoder.mlm.variables))
         signatures["mlm"] = _signature(encoder.mlm, specs)
     encoder.config.to_json(scratch / "config.json")
     setattr(root, CONFIG_ASSET, tf.saved_model.Asset(os.fspath(scratch / "config.json")))
@@ -106,12 +106,6 @@ def _encoder_root(
     if do_lower_case is not None:
         root.do_lower_case = tf.Variable(do_lower_case, trainable=False, name="do_lower_case")
     return root, signatures
-
-
-def _encoder_variables(encoder: Any) -> list[Any]:
-    """The encoder's variables without its MLM head's, which are `.mlm`'s alone, as in TF-Hub."""
-    head = {id(v) for v in encoder.mlm_head.variables} if encoder.mlm_head is not None else set()
-    return [variable for variable in encoder.variables if id(variable) not in head]
 
 
 def _head_root(head: Any) -> tuple[Any, dict[str, Any]]:

@@ -17,9 +17,6 @@ from tfbert_npu.weights.names import HeadPart
 
 Parts = tuple[tuple[HeadPart, int], ...]
 
-# transformers' `qa_dropout` and the dropout before DistilBERT's classifier where no file says otherwise.
-DISTILBERT_QA_DROPOUT = 0.1
-
 
 class BertHead(keras.Model):
     """Base of the task heads; not used itself.
@@ -42,6 +39,7 @@ class BertHead(keras.Model):
     """
 
     built: bool
+    mlm_head: Any
 
     _parts: ClassVar[Parts] = ()
     _pooler: ClassVar[bool] = False
@@ -75,6 +73,8 @@ class BertHead(keras.Model):
         super().__init__(**kwargs)
         self._check_encoder(encoder)
         self.encoder = encoder
+        if self._mlm:
+            self.mlm_head = encoder.mlm_head
         self.config = with_labels(encoder.config, num_labels, labels, problem_type)
         self.seed_generator = keras.random.SeedGenerator()
         for part in self.parts:
@@ -233,7 +233,8 @@ class BertHead(keras.Model):
         warning lists it.
 
         Args:
-            dir_or_repo: A directory, or a hub repository such as `"google-bert/bert-base-uncased"`.
+            dir_or_repo: A directory, or a hub repository such as `"google-bert/bert-base-uncased"`, of any
+                form that `BertEncoder.from_pretrained` reads.
             num_labels: Number of labels; by default the checkpoint's.
             labels: Names of the labels, instead of `num_labels`.
             problem_type: See the class.
@@ -244,22 +245,19 @@ class BertHead(keras.Model):
             **kwargs: Arguments of the class: `dtype`, `name`, `trainable`, `gradient_checkpointing`.
 
         Raises:
-            FileNotFoundError: No such directory, or a file is not in it.
-            CheckpointError: A tensor of the encoder is missing, or one is unknown or of another shape.
+            OSError: No such directory or repository, or a file is not in it.
+            CheckpointError: A file is of another model or damaged; a tensor of the encoder is missing, or one
+                is unknown or of another shape.
         """
-        from tfbert_npu.repository import local_directory
         from tfbert_npu.weights.head_files import load_head
-        from tfbert_npu.weights.pretrained import wanted_files
 
-        directory = local_directory(
-            dir_or_repo,
-            wanted_files,
-            revision=revision,
-            token=token,
-            cache_dir=cache_dir,
-            local_files_only=local_files_only,
-        )
-        return load_head(cls, directory, num_labels, labels, problem_type, **kwargs)
+        hub_options = {
+            "revision": revision,
+            "token": token,
+            "cache_dir": cache_dir,
+            "local_files_only": local_files_only,
+        }
+        return load_head(cls, dir_or_repo, hub_options, num_labels, labels, problem_type, **kwargs)
 
     def save_pretrained(self, directory: str | os.PathLike[str]) -> None:
         """Write `config.json` and `model.safetensors`, which transformers' class of that name reads.

@@ -16,11 +16,10 @@ class _LanguageHead(BertHead):
     _mlm = True
 
     def _word_logits(self, outputs: Mapping[str, Any], inputs: Mapping[str, Any]) -> Any:
-        head: Any = self.encoder.mlm_head
         states = outputs["sequence_output"]
         if MLM_POSITIONS in inputs:
             states = gather_positions(states, inputs[MLM_POSITIONS])
-        return head(states, self.encoder.embeddings.word_embeddings.embeddings)
+        return self.mlm_head(states, self.encoder.embeddings.word_embeddings.embeddings)
 
     def _encode(self, inputs: Mapping[str, Any], training: bool | None) -> dict[str, Any]:
         kept = {name: tensor for name, tensor in inputs.items() if name != MLM_POSITIONS}

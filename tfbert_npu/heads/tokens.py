@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 
-from tfbert_npu.heads.base import DISTILBERT_QA_DROPOUT, BertHead, cross_entropy
+from tfbert_npu.heads.base import BertHead, cross_entropy
 
 
 @keras.saving.register_keras_serializable(package="tfbert_npu")
@@ -52,7 +52,7 @@ class BertForQuestionAnswering(BertHead):
         """Score every token as the answer's first and as its last."""
         states = self.encoder(inputs, training=training)["sequence_output"]
         if self.config.model_type == "distilbert":
-            states = self._drop(states, training, DISTILBERT_QA_DROPOUT)
+            states = self._drop(states, training, self.config.qa_dropout)
         logits = self.qa_outputs(states)
         return {"start_logits": logits[..., 0], "end_logits": logits[..., 1]}
 

@@ -13,25 +13,9 @@ import tfbert_npu
 from tfbert_npu.config import BertConfig
 from tfbert_npu.errors import CheckpointError
 from tfbert_npu.weights.checkpoint import Checkpoint
-from tfbert_npu.weights.google import read_google
 from tfbert_npu.weights.layout import Form
-from tfbert_npu.weights.pytorch import read_pickles
-from tfbert_npu.weights.state import has_mlm_head, to_state
-
-
-def read_checkpoint(folder: Path, form: Form) -> Checkpoint:
-    """Read a checkpoint that is not safetensors.
-
-    Raises:
-        CheckpointError: A file is damaged, or PyTorch is needed and not installed.
-    """
-    if form == "google":
-        return read_google(folder)
-    config = BertConfig.from_json(folder / "config.json", source="huggingface")
-    try:
-        return Checkpoint(config, to_state(read_pickles(folder), config))
-    except CheckpointError as error:
-        raise CheckpointError(f"{folder}: {error}") from error
+from tfbert_npu.weights.reading import read_form
+from tfbert_npu.weights.state import has_mlm_head
 
 
 def pull_model(folder: Path, form: Form) -> Any:
@@ -42,7 +26,7 @@ def pull_model(folder: Path, form: Form) -> Any:
     """
     if form == "huggingface":
         return getattr(tfbert_npu, _named_class(folder)).from_pretrained(folder)
-    checkpoint = read_checkpoint(folder, form)
+    checkpoint = read_form(folder, form)
     return build_model(checkpoint, folder, _named_class(folder) if form == "pytorch" else None)
 
 
@@ -60,10 +44,6 @@ def build_model(checkpoint: Checkpoint, folder: Path, name: str | None = None) -
     from tfbert_npu.weights.head_files import build_head
 
     config, state = checkpoint.config, checkpoint.state
-    if "classifier.weight" in state and config.id2label is None:
-        # Google's files do not name labels; how many there are, the classifier says.
-        labels = tuple(f"LABEL_{index}" for index in range(len(state["classifier.weight"])))
-        config = config.replace(id2label=labels)
     name = name or _class_of(state)
     if name is None:
         raise CheckpointError(f"{folder} holds an encoder without a head; pull it as component='encoder'")

@@ -114,15 +114,11 @@ def _from_checkpoint(folder: Path, layout: Layout, component: Component, name: s
 
         return pull_model(folder, layout.form)
     from tfbert_npu.encoder import BertEncoder
+    from tfbert_npu.weights.pretrained import build_encoder
+    from tfbert_npu.weights.reading import read_form
 
-    if layout.form == "huggingface":
-        encoder = BertEncoder.from_pretrained(folder)
-    else:
-        from tfbert_npu.hub.models import read_checkpoint
-        from tfbert_npu.weights.pretrained import build_encoder
-
-        checkpoint = read_checkpoint(folder, layout.form)
-        encoder = build_encoder(BertEncoder, checkpoint.config, checkpoint.state, folder)
+    checkpoint = read_form(folder, layout.form)
+    encoder = build_encoder(BertEncoder, checkpoint.config, checkpoint.state, folder)
     _remember_vocabulary(encoder, folder / "vocab.txt", _lower_case(folder))
     return encoder
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -21,6 +20,7 @@ from tfbert_npu.train.distribution import strategy_scope
 from tfbert_npu.train.loop import train
 from tfbert_npu.train.lora import add_lora, merge_lora
 from tfbert_npu.train.options import Strategy, TrainOptions
+from tfbert_npu.train.starting_point import head_of, tokenizer_of
 from tfbert_npu.train.tasks import Task, make_task
 
 
@@ -39,6 +39,7 @@ def fine_tune(
     data: DataOptions,
     out: Path,
     *,
+    new: bool = False,
     batching: BatchOptions | None = None,
     options: TrainOptions | None = None,
     strategy: Strategy = "none",
@@ -55,9 +56,10 @@ def fine_tune(
 
     Args:
         task_name: What to learn.
-        model: A directory or a hub repository.
+        model: A directory or a hub repository; with `new`, a directory with `config.json` and a vocabulary.
         data: See `DataOptions`.
         out: Directory of the result.
+        new: Start from new weights, to see what a pre-training is worth.
         batching: See `BatchOptions`.
         options: See `TrainOptions`.
         strategy: How to spread the work over devices and machines.
@@ -79,7 +81,7 @@ def fine_tune(
                 "multiple of them"
             )
         batching = replace(batching, drop_remainder=True)
-    tokenizer = BertTokenizer.from_pretrained(model, revision=revision)
+    tokenizer = tokenizer_of(model, new=new, revision=revision)
     task = make_task(task_name, data, tokenizer, batching.seq_length)
     train_examples, dev_examples = _split(task, data)
     labels = task.set_labels(train_examples())
@@ -91,13 +93,13 @@ def fine_tune(
         cache=data.cache,
         class_weights=weights,
     )
-    with scope, warnings.catch_warnings():
-        # Weights that are new are what is trained here.
-        warnings.filterwarnings("ignore", ".*start from new weights", UserWarning)
+    with scope:
         kwargs: dict[str, Any] = {} if labels is None else {"labels": labels}
         if task.problem_type is not None:
             kwargs["problem_type"] = task.problem_type
-        head = task.head.from_pretrained(model, revision=revision, dtype=options.precision, **kwargs)
+        head = head_of(
+            task.head, model, tokenizer, new=new, revision=revision, dtype=options.precision, **kwargs
+        )
         if head.config.max_position_embeddings < batching.seq_length:
             raise ValueError(
                 f"seq_length is {batching.seq_length} but {model} has positions for "

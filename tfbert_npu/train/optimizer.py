@@ -39,7 +39,24 @@ class BertAdamW(keras.optimizers.AdamW):
         if self.weight_decay and decays(known):
             rate = ops.cast(learning_rate * self.weight_decay, variable.dtype)
             self.assign_sub(variable, ops.multiply(variable, rate))
-        super().update_step(gradient, variable, learning_rate)
+        if self.amsgrad:
+            super().update_step(gradient, variable, learning_rate)
+            return
+        # Keras goes over every variable a dozen times, a quarter of a step on a CPU; this is the same in one.
+        index, dtype = self._get_variable_index(variable), variable.dtype
+        step = ops.cast(self.iterations + 1, dtype)
+        tf.raw_ops.ResourceApplyAdam(
+            var=variable.handle,
+            m=self._momentums[index].value.handle,
+            v=self._velocities[index].value.handle,
+            beta1_power=ops.power(ops.cast(self.beta_1, dtype), step),
+            beta2_power=ops.power(ops.cast(self.beta_2, dtype), step),
+            lr=ops.cast(learning_rate, dtype),
+            beta1=ops.cast(self.beta_1, dtype),
+            beta2=ops.cast(self.beta_2, dtype),
+            epsilon=ops.cast(self.epsilon, dtype),
+            grad=ops.cast(tf.convert_to_tensor(gradient), dtype),
+        )
 
     def _get_current_learning_rate(self) -> Any:
         # Keras asks a schedule for the rate at the number of batches, not of updates, and so runs through it

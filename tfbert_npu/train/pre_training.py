@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tfbert_npu.config import BertConfig
 from tfbert_npu.errors import require
 from tfbert_npu.files import replacing
 from tfbert_npu.heads import BertForMaskedLM, BertForPreTraining
@@ -20,107 +18,13 @@ from tfbert_npu.preprocess import BertTokenizer
 from tfbert_npu.tasks.running import call
 from tfbert_npu.train.batches import Batches, BatchOptions
 from tfbert_npu.train.distribution import strategy_scope
-from tfbert_npu.train.features import IGNORED, Feature, pack
+from tfbert_npu.train.features import IGNORED
 from tfbert_npu.train.fine_tuning import FineTuned, save_tokenizer
 from tfbert_npu.train.loop import dataset, train
 from tfbert_npu.train.metrics import perplexity
 from tfbert_npu.train.options import Strategy, TrainOptions
-from tfbert_npu.train.readers import read_lines
-
-
-@dataclass(frozen=True)
-class TextOptions:
-    """The text of a pre-training: a sentence per line, an empty line between documents.
-
-    Attributes:
-        train: Training text.
-        dev: Held-out text, for perplexity.
-        next_sentence: Learn next sentence prediction as well.
-        mask_rate: Part of the pieces to mask.
-        whole_words: Mask all pieces of a word or none.
-        seed: Of masks and pairs.
-    """
-
-    train: Path
-    dev: Path | None = None
-    next_sentence: bool = False
-    mask_rate: float = 0.15
-    whole_words: bool = False
-    seed: int = 0
-
-
-def documents_of(path: Path) -> Iterator[list[str]]:
-    """The documents of a text, each a list of its lines."""
-    lines: list[str] = []
-    for example in read_lines(path):
-        if example.text:
-            lines.append(example.text)
-        elif lines:
-            yield lines
-            lines = []
-    if lines:
-        yield lines
-
-
-def text_rows(
-    tokenizer: BertTokenizer, documents: Iterable[Sequence[str]], seq_length: int
-) -> Iterator[Feature]:
-    """Rows of as many whole lines of a document as fit; a longer line takes several rows."""
-    vocabulary, room = tokenizer.vocabulary, seq_length - 2
-
-    def row(pieces: list[int]) -> Feature:
-        ids = [vocabulary.cls_id, *pieces, vocabulary.sep_id]
-        return Feature(ids, [0] * len(ids), 0)
-
-    for lines in documents:
-        kept: list[int] = []
-        for line in lines:
-            pieces = tokenizer.encode(line)
-            if kept and len(kept) + len(pieces) > room:
-                yield row(kept)
-                kept = []
-            kept += pieces
-            while len(kept) > room:
-                yield row(kept[:room])
-                kept = kept[room:]
-        if kept:
-            yield row(kept)
-
-
-class NextSentenceBatches(Batches):
-    """Batches of sentence pairs, drawn anew for every epoch.
-
-    Args:
-        tokenizer: Makes word ids.
-        documents: All documents; they stay in memory.
-        options: See `BatchOptions`.
-
-    Raises:
-        ValueError: There are fewer than two documents, or no document of two sentences.
-    """
-
-    def __init__(
-        self, tokenizer: BertTokenizer, documents: Sequence[Sequence[str]], options: BatchOptions
-    ) -> None:
-        if len(documents) < 2 or all(len(lines) < 2 for lines in documents):
-            raise ValueError(
-                "next sentence prediction needs two documents or more, parted by empty lines, and a document "
-                "of two lines or more"
-            )
-        self._tokenizer, self._documents = tokenizer, documents
-        super().__init__(lambda: (), options, pad_id=tokenizer.vocabulary.pad_id, cache=False)
-
-    def features_of(self, epoch: int) -> Iterator[Feature]:
-        """The epoch's pairs; label 0 where the second sentence follows the first."""
-        tf = require("tensorflow", "tf")
-        from tfbert_npu.preprocess.next_sentence import next_sentence_pairs
-
-        ragged = tf.ragged.constant([list(lines) for lines in self._documents], dtype=tf.string)
-        pairs = next_sentence_pairs(ragged, [self.options.seed, epoch])
-        rows = zip(pairs.first.numpy(), pairs.second.numpy(), pairs.labels.numpy(), strict=True)
-        for first, second, label in rows:
-            ids, types = pack(self._tokenizer, first.decode(), second.decode(), self.options.seq_length)
-            yield Feature(ids, types, int(label))
+from tfbert_npu.train.raw_text import TextOptions, text_batches
+from tfbert_npu.train.starting_point import head_of, tokenizer_of
 
 
 def masking(
@@ -209,25 +113,14 @@ def pre_train(
     scope, replicas = strategy_scope(strategy)
     if replicas > 1:
         batching = replace(batching, drop_remainder=True)
-    tokenizer = BertTokenizer.from_pretrained(model, revision=revision)
-    batches = _batches(tokenizer, text, text.train, batching)
+    tokenizer = tokenizer_of(model, new=new, revision=revision)
+    batches = text_batches(tokenizer, text, text.train, batching)
     head_class: Any = BertForPreTraining if text.next_sentence else BertForMaskedLM
-    with scope, warnings.catch_warnings():
-        # Weights that are new are what is trained here.
-        warnings.filterwarnings("ignore", ".*start from new weights", UserWarning)
-        if new:
-            config = BertConfig.from_json(Path(model))
-            if config.vocab_size < len(tokenizer.vocabulary):
-                raise ValueError(
-                    f"the configuration of {model} says vocab_size {config.vocab_size} but its vocabulary "
-                    f"has {len(tokenizer.vocabulary)} pieces; make them equal"
-                )
-            head = head_class(config, dtype=options.precision)
-        else:
-            head = head_class.from_pretrained(model, revision=revision, dtype=options.precision)
+    with scope:
+        head = head_of(head_class, model, tokenizer, new=new, revision=revision, dtype=options.precision)
     evaluate = None
     if text.dev is not None:
-        held_out = _batches(tokenizer, text, text.dev, replace(batching, drop_remainder=False))
+        held_out = text_batches(tokenizer, text, text.dev, replace(batching, drop_remainder=False))
         # The masks of the held-out text are the same after every epoch.
         fixed = masking(tokenizer, text, batching.seq_length, text.seed + 1)
 
@@ -254,13 +147,3 @@ def pre_train(
     with replacing(out / "results.json") as temporary:
         temporary.write_text(json.dumps(best, indent=1) + "\n", encoding="utf-8")
     return FineTuned(out, history, best)
-
-
-def _batches(tokenizer: BertTokenizer, text: TextOptions, path: Path, options: BatchOptions) -> Batches:
-    if text.next_sentence:
-        return NextSentenceBatches(tokenizer, list(documents_of(path)), options)
-    return Batches(
-        lambda: text_rows(tokenizer, documents_of(path), options.seq_length),
-        options,
-        pad_id=tokenizer.vocabulary.pad_id,
-    )

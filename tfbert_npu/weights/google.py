@@ -61,6 +61,10 @@ def read_google(directory: Path, prefix: str | None = None) -> Checkpoint:
         row = rows[name]
         turned = row.is_kernel and not row.google_out_in and value.ndim == 2
         state[row.name] = np.ascontiguousarray(value.T) if turned else value
+    if "classifier.weight" in state:
+        # These files do not name labels; how many there are, the classifier says.
+        labels = tuple(f"LABEL_{index}" for index in range(len(state["classifier.weight"])))
+        config = config.replace(id2label=labels)
     vocabulary = directory / "vocab.txt"
     return Checkpoint(config, state, vocabulary if vocabulary.is_file() else None)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,26 +12,25 @@ from tfbert_npu.config import BertConfig, ProblemType
 from tfbert_npu.errors import CheckpointError
 from tfbert_npu.weights.names import Row, encoder_rows, head_rows, head_shapes
 from tfbert_npu.weights.pretrained import saved_names, write_directory
-from tfbert_npu.weights.safetensors_files import read_tensors
-from tfbert_npu.weights.state import State, check_state, to_state
+from tfbert_npu.weights.reading import read_pretrained
+from tfbert_npu.weights.state import State, check_state
 from tfbert_npu.weights.variables import assign, extract, rows_of
 
 
 def load_head(
     cls: type,
-    directory: Path,
+    dir_or_repo: str | os.PathLike[str],
+    hub_options: Mapping[str, Any],
     num_labels: int | None,
     labels: Sequence[str] | None,
     problem_type: ProblemType | None,
     **kwargs: Any,
 ) -> Any:
-    """Build a task head (`cls`) from a directory; see `BertHead.from_pretrained`."""
-    config = BertConfig.from_json(directory / "config.json", source="huggingface")
-    try:
-        state = to_state(read_tensors(directory), config)
-    except CheckpointError as error:
-        raise CheckpointError(f"{directory}: {error}") from error
-    return build_head(cls, config, state, directory, num_labels, labels, problem_type, **kwargs)
+    """Build a task head (`cls`) from a checkpoint; see `BertHead.from_pretrained`."""
+    checkpoint, origin = read_pretrained(dir_or_repo, **hub_options)
+    return build_head(
+        cls, checkpoint.config, checkpoint.state, origin, num_labels, labels, problem_type, **kwargs
+    )
 
 
 def build_head(

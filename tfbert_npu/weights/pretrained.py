@@ -1,10 +1,10 @@
-"""`BertEncoder.from_pretrained` and `save_pretrained`: Hugging Face directories."""
+"""`BertEncoder.from_pretrained`, and `save_pretrained` to Hugging Face directories."""
 
 from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,33 +13,27 @@ from safetensors.numpy import save_file
 from tfbert_npu.config import BertConfig
 from tfbert_npu.errors import CheckpointError
 from tfbert_npu.files import replacing
-from tfbert_npu.weights.layout import find_layout
 from tfbert_npu.weights.names import Row, encoder_rows, pooler_rows
-from tfbert_npu.weights.safetensors_files import SINGLE, read_tensors
-from tfbert_npu.weights.state import State, check_state, has_mlm_head, has_pooler, to_state
+from tfbert_npu.weights.reading import read_pretrained
+from tfbert_npu.weights.safetensors_files import SINGLE
+from tfbert_npu.weights.state import State, check_state, has_mlm_head, has_pooler
 from tfbert_npu.weights.variables import assign, extract, rows_of
 
 
-def wanted_files(files: Sequence[str]) -> list[str]:
-    """The files of a repository that `from_pretrained` reads: one form of weights, and what describes it."""
-    try:
-        layout = find_layout(files, "encoder")
-    except CheckpointError:
-        return [name for name in files if name == "config.json"]  # the reader says what it lacks
-    chosen = layout.files if layout.form == "huggingface" and not layout.folder else ("config.json",)
-    return [name for name in chosen if name == "config.json" or ".safetensors" in name]
-
-
 def load_encoder(
-    cls: type, directory: Path, *, add_pooler: bool | None, mlm: bool | None, **kwargs: Any
+    cls: type,
+    dir_or_repo: str | os.PathLike[str],
+    hub_options: Mapping[str, Any],
+    *,
+    add_pooler: bool | None,
+    mlm: bool | None,
+    **kwargs: Any,
 ) -> Any:
-    """Build a `BertEncoder` (`cls`) from a directory; see `BertEncoder.from_pretrained`."""
-    config = BertConfig.from_json(directory / "config.json", source="huggingface")
-    try:
-        state = to_state(read_tensors(directory), config)
-    except CheckpointError as error:
-        raise CheckpointError(f"{directory}: {error}") from error
-    return build_encoder(cls, config, state, directory, add_pooler=add_pooler, mlm=mlm, **kwargs)
+    """Build a `BertEncoder` (`cls`) from a checkpoint; see `BertEncoder.from_pretrained`."""
+    checkpoint, origin = read_pretrained(dir_or_repo, **hub_options)
+    return build_encoder(
+        cls, checkpoint.config, checkpoint.state, origin, add_pooler=add_pooler, mlm=mlm, **kwargs
+    )
 
 
 def build_encoder(
