@@ -3,7 +3,7 @@
     python benchmarks/int8_quality.py MODEL texts.txt [--variants plain,default,...] [--json results.json]
 
 MODEL is a directory or a hub repository, texts.txt holds one text per line, none of which is in the
-calibration set (our own sentences). `plain` and `auto_hybrid` are the vendor's own modes, on the same
+calibration set (our own sentences); `int8_texts.py` draws them from the test data. `plain` and `auto_hybrid` are the vendor's own modes, on the same
 calibration set and with the mask constant -100, without which they are unusable.
 """
 
@@ -24,7 +24,7 @@ from tfbert_npu.export.quantize.calibration import calibration_set, default_text
 from tfbert_npu.export.quantize.hybrid import HybridModel
 from tfbert_npu.export.quantize.measure import quality
 from tfbert_npu.export.quantize.pipeline import quantise
-from tfbert_npu.export.quantize.recipe import Operator, Recipe, operators
+from tfbert_npu.export.quantize.recipe import Recipe, last_block, operators
 from tfbert_npu.export.samples import text_inputs
 from tfbert_npu.export.source import graph_of, source_of
 from tfbert_npu.export.toolchain.environment import find_toolchain
@@ -38,13 +38,10 @@ def kept(config, *products):
 
 def recipes(config):
     """Recipes by name."""
-    layers = config.num_hidden_layers
     return {
-        "default": Recipe(),
+        "default": Recipe(float16=last_block(config)),
+        "all int8": Recipe(),
         "attention float16": Recipe(float16=kept(config, "attention_output", "value")),
-        "half of up float16": Recipe(
-            float16=frozenset(Operator(layer, "up") for layer in range(layers // 2, layers))
-        ),
         "up float16": Recipe(float16=kept(config, "up")),
     }
 
@@ -54,7 +51,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model")
     parser.add_argument("texts", type=Path)
-    parser.add_argument("--variants", default="fp16,plain,auto_hybrid,default")
+    parser.add_argument("--variants", default="fp16,plain,auto_hybrid,all int8,default")
     parser.add_argument("--length", type=int, default=128)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()

@@ -25,7 +25,7 @@ from tfbert_npu.export.options import checked_options
 from tfbert_npu.export.quantize.calibration import calibration_set, default_texts
 from tfbert_npu.export.quantize.hybrid import HybridModel
 from tfbert_npu.export.quantize.pipeline import quantise
-from tfbert_npu.export.quantize.recipe import Recipe
+from tfbert_npu.export.quantize.recipe import Recipe, last_block
 from tfbert_npu.export.samples import text_inputs
 from tfbert_npu.export.source import graph_of, source_of
 from tfbert_npu.export.toolchain.environment import find_toolchain
@@ -97,7 +97,7 @@ def main() -> None:
                 if name == "fp16":
                     cost = parse_costs(session.build(path, vendor, load=load))[0]
                 else:
-                    quantised = quantise(source, Recipe(), calibration)
+                    quantised = quantise(source, Recipe(float16=last_block(source.config)), calibration)
                     path.write_bytes(graph_of(quantised.source, GraphOptions()).SerializeToString())
                     vendor["quantized_dtype"] = "w8a8"
                     model = HybridModel(session, path, signature, source.config, vendor, load, calibration)

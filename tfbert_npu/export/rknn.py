@@ -101,8 +101,8 @@ def export_rknn(
         masked_positions: Give `mlm_logits` at that many positions instead of everywhere.
         optimization_level: 0 to 3, the vendor's.
         single_core: Compile for a single core of an RK3588; a smaller file.
-        recipe: For int8: transforms, and the products that stay in float16. By default every product is
-            int8, or with `min_cosine` or `max_cost` what a search finds.
+        recipe: For int8: transforms, and the products that stay in float16. By default those of the last
+            feed-forward block, or with `min_cosine` or `max_cost` what a search finds.
         max_cost: For int8: the best quality within this share of float16's cycles, 0.55 for instance. With
             `min_cosine` alone, the least cost for that quality over the calibration texts.
         compiler_options: Further arguments of the vendor's `RKNN.config`.
