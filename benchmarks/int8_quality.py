@@ -3,8 +3,9 @@
     python benchmarks/int8_quality.py MODEL texts.txt [--variants plain,default,...] [--json results.json]
 
 MODEL is a directory or a hub repository, texts.txt holds one text per line, none of which is in the
-calibration set (our own sentences); `int8_texts.py` draws them from the test data. `plain` and `auto_hybrid` are the vendor's own modes, on the same
-calibration set and with the mask constant -100, without which they are unusable.
+calibration set (our own sentences); `int8_texts.py` draws them from the test data. `plain` and `auto_hybrid`
+are the vendor's own modes, on the same calibration set and with the mask constant -100, without which they
+are unusable.
 """
 
 from __future__ import annotations
