@@ -1,7 +1,7 @@
 """The int8 grid of weights.
 
 rknn-toolkit2 2.5.0 gives each output channel the step (max - min) / 255 and a zero point, which no document
-says: it was found by feeding single inputs through compiled products (`tests/export/test_quantize_real.py`).
+says: it was found by feeding single inputs through compiled products (`tests/export/test_rounding.py`).
 """
 
 from __future__ import annotations

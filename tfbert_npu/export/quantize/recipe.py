@@ -74,8 +74,8 @@ def operators(config: BertConfig) -> tuple[Operator, ...]:
 def last_block(config: BertConfig) -> frozenset[Operator]:
     """The products of the last layer's feed-forward block, which `export_rknn` keeps in float16.
 
-    No LayerNorm of a later layer levels what goes wrong there: for MiniLM it is the largest single cause of a
-    bad sequence output.
+    Nothing of a later layer levels what goes wrong there: with it in float16 the worst of 200 texts had a
+    sequence cosine of 0.9970 instead of 0.9951 (MiniLM), for 0.055 of float16's cycles.
     """
     layer = config.num_hidden_layers - 1
     return frozenset((Operator(layer, "up"), Operator(layer, "down")))
