@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from tests.export.models import bert
@@ -49,6 +50,8 @@ def test_int8_passes_its_gate_and_tells_its_recipe(small, batches, tmp_path, emb
     reference = tensorflow_reference(small).reference
     with load_npu(tmp_path / "m", "simulator") as model:
         pairs = [(one, model(one), reference(one)) for one in inputs]
+    # Left to itself the compiler rounds an int8 model's outputs to 256 values.
+    assert all(len(np.unique(got["sequence_output"])) > 1000 for _, got, _ in pairs)
     for name, measured in manifest.parity.items():
         found = [agreement(got[name], wanted[name], one["input_mask"]) for one, got, wanted in pairs]
         assert min(one.cosine for one in found) == pytest.approx(measured["cosine"], abs=1e-7)
