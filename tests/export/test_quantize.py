@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import json
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -12,7 +13,9 @@ from hypothesis import strategies as st
 
 from tests.export.models import bert, distilbert, padded_inputs, run_torch
 from tests.export.test_graph import real, run
+from tfbert_npu.errors import ArtifactError
 from tfbert_npu.export.graph.model import GraphOptions, write_graph
+from tfbert_npu.export.picture import draw_search
 from tfbert_npu.export.quantize import transforms
 from tfbert_npu.export.quantize.activations import points, record
 from tfbert_npu.export.quantize.calibration import calibration_set, default_texts, read_texts, resized
@@ -21,7 +24,8 @@ from tfbert_npu.export.quantize.hybrid import float16_tensors
 from tfbert_npu.export.quantize.measure import Quality, quality, rank_correlation
 from tfbert_npu.export.quantize.ranges import activation_range, rounded, rounding_error
 from tfbert_npu.export.quantize.recipe import Operator, Recipe, operators
-from tfbert_npu.export.quantize.search import SearchError, Trial, frontier_of, search
+from tfbert_npu.export.quantize.search import frontier_of, search
+from tfbert_npu.export.quantize.study import SearchError, Trial
 
 TOLERANCE = 1e-5
 
@@ -285,19 +289,24 @@ class FakeStudy:
 
     errors: dict
     costs: dict
-    trials: list = field(default_factory=list)
+    measured: int = 0
 
     @property
     def operators(self):
         return tuple(self.errors)
 
     def measure(self, float16):
-        kept = frozenset(float16)
-        cosine = 1 - sum(error for one, error in self.errors.items() if one not in kept)
+        self.measured += 1
+        return self._trial(Recipe(float16=frozenset(float16)), 1.0)
+
+    def screen(self, float16):
+        return self._trial(Recipe(float16=frozenset(float16), rounding="nearest"), 1.5)
+
+    def _trial(self, recipe, worse):
+        kept = recipe.float16
+        cosine = 1 - worse * sum(error for one, error in self.errors.items() if one not in kept)
         found = Quality({"x": cosine}, {"x": cosine}, None, 1)
-        trial = Trial(Recipe(float16=kept), found, 0.5 + sum(self.costs[one] for one in kept), 0.0)
-        self.trials.append(trial)
-        return trial
+        return Trial(recipe, found, 0.5 + sum(self.costs[one] for one in kept), 0.0)
 
 
 @pytest.fixture
@@ -320,6 +329,11 @@ def test_the_search_keeps_the_fewest_products_that_suffice(study):
     costs = [trial.cost for trial in found.frontier]
     assert costs == sorted(costs)
     assert found.frontier == frontier_of(found.frontier)
+    # What was only screened was never meant to be exported, and comparing is what it is for.
+    assert {trial.recipe.rounding for trial in found.frontier} == {"gptq"}
+    assert {trial.recipe.rounding for trial in found.screened} == {"nearest"}
+    assert len(found.screened) == 13
+    assert study.measured < 7
 
 
 def test_the_search_takes_the_best_within_the_cost(study):
@@ -329,9 +343,25 @@ def test_the_search_takes_the_best_within_the_cost(study):
     assert found.chosen.recipe.float16 == frozenset(worst)
 
 
+def test_what_a_search_measured_is_drawn(study, tmp_path):
+    found = search(study, max_cost=0.63).as_dict()
+    draw_search(json.loads(json.dumps(found)), tmp_path / "search.png")
+    assert (tmp_path / "search.png").read_bytes().startswith(b"\x89PNG")
+    del found["chosen"], found["screened"][1:]
+    draw_search(found, tmp_path / "failed.svg")
+    assert "<svg" in (tmp_path / "failed.svg").read_text()
+    with pytest.raises(ArtifactError, match="not what a search writes"):
+        draw_search({"frontier": [3], "screened": []}, tmp_path / "no.png")
+    assert not (tmp_path / "no.png").exists()
+
+
 def test_what_cannot_be_met_is_said(study):
-    with pytest.raises(SearchError, match=r"min_cosine 0\.9999 cannot be met within max_cost 0\.55"):
+    with pytest.raises(
+        SearchError, match=r"min_cosine 0\.9999 cannot be met within max_cost 0\.55"
+    ) as caught:
         search(study, min_cosine=0.9999, max_cost=0.55)
+    assert [len(trial["float16"]) for trial in caught.value.evidence["frontier"]] == [0, 1]
+    assert len(caught.value.evidence["screened"]) == 13
     with pytest.raises(SearchError, match=r"max_cost 0\.4 cannot be met"):
         search(study, max_cost=0.4)
     with pytest.raises(ValueError, match="give min_cosine"):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -9,7 +12,7 @@ from tests.export.models import bert
 from tests.export.test_export_rknn import WIDE
 from tfbert_npu.export.gate import agreement
 from tfbert_npu.export.quantize.recipe import Operator, Recipe
-from tfbert_npu.export.quantize.search import SearchError
+from tfbert_npu.export.quantize.study import SearchError
 from tfbert_npu.export.rknn import export_rknn
 from tfbert_npu.export.samples import random_inputs
 from tfbert_npu.export.source import ExportSource, tensorflow_reference
@@ -76,10 +79,21 @@ def test_the_search_puts_its_frontier_into_the_manifest(small, batches, tmp_path
     )
     found = manifest.build["quantisation"]
     assert found["chosen"]["cost"] <= 0.75
-    assert found["frontier"]
-    with pytest.raises(SearchError, match="cannot be met"):
+    assert found["chosen"] in found["frontier"]
+    assert found["recipe"]["float16"] == found["chosen"]["float16"]
+    assert {trial["rounding"] for trial in found["frontier"]} == {"gptq"}
+    call = [sys.executable, "-m", "tfbert_npu", "inspect"]
+    subprocess.run([*call, tmp_path / "m", "--frontier", tmp_path / "m.png"], check=True)
+    assert (tmp_path / "m.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_what_a_search_measured_is_kept_if_it_finds_nothing(small, batches, tmp_path):
+    with pytest.raises(SearchError, match=r"cannot be met.*n\.failed/search\.json"):
         export_rknn(small, tmp_path / "n", "rk3588", ((1, 32),), "w8a8", batches, max_cost=0.1)
     assert not (tmp_path / "n").exists()
+    call = [sys.executable, "-m", "tfbert_npu", "inspect"]
+    subprocess.run([*call, tmp_path / "n.failed", "--frontier", tmp_path / "n.png"], check=True)
+    assert (tmp_path / "n.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_bad_calls_are_refused(small, batches, tmp_path):

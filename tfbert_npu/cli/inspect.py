@@ -9,8 +9,9 @@ from typing import Any
 
 import click
 
-from tfbert_npu.artifact.manifest import Manifest
+from tfbert_npu.artifact.manifest import MANIFEST, Manifest
 from tfbert_npu.artifact.rknn_file import RknnFile, read_rknn
+from tfbert_npu.errors import ArtifactError
 
 
 @click.command()
@@ -23,9 +24,26 @@ from tfbert_npu.artifact.rknn_file import RknnFile, read_rknn
     metavar="FILE",
     help="Draw cycles and memory traffic per layer and kind of operator (PNG, SVG or PDF).",
 )
+@click.option(
+    "--frontier",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Draw cost against quality of what a search for int8 measured (PNG, SVG or PDF).",
+)
 @click.option("--verify", is_flag=True, help="Compare the files' SHA-256 with the manifest.")
-def inspect(path: Path, as_json: bool, operators: bool, picture: Path | None, verify: bool) -> None:
-    """Show PATH, an artefact directory or a .rknn file, without vendor code."""
+def inspect(
+    path: Path, as_json: bool, operators: bool, picture: Path | None, frontier: Path | None, verify: bool
+) -> None:
+    """Show PATH, an artefact directory or a .rknn file, without vendor code.
+
+    Of a search that failed, PATH.failed takes --frontier.
+    """
+    if frontier is not None:
+        from tfbert_npu.export.picture import draw_search
+
+        draw_search(_search(path), frontier)
+        if not (path / MANIFEST).exists():
+            return
     if path.is_file():
         if operators or picture or verify:
             raise click.UsageError("a .rknn file alone holds no report; give the artefact directory")
@@ -117,17 +135,33 @@ def _show_file(header: RknnFile) -> None:
         click.echo(f"  custom string {header.custom_string!r}")
 
 
-def _rows(path: Path) -> dict[str, list[dict[str, Any]]]:
-    from tfbert_npu.errors import ArtifactError
+def _search(path: Path) -> dict[str, Any]:
+    """What a search measured, of an artefact or of an export that failed."""
+    if path.is_file():
+        raise click.UsageError("a .rknn file alone knows no search; give the artefact directory")
+    if (path / "search.json").is_file():
+        return _json(path / "search.json")
+    found = dict(Manifest.read(path).build.get("quantisation", {}))
+    if "frontier" not in found:
+        raise click.UsageError(
+            f"{path} was exported without a search; export with --precision w8a8 and --max-cost or "
+            "--min-cosine"
+        )
+    return found
 
-    file = path / "cost.json"
-    if not file.is_file():
+
+def _rows(path: Path) -> dict[str, list[dict[str, Any]]]:
+    if not (path / "cost.json").is_file():
         raise ArtifactError(f"{path} holds no cost.json; export it again")
+    return _json(path / "cost.json")
+
+
+def _json(file: Path) -> dict[str, Any]:
     try:
-        rows: dict[str, list[dict[str, Any]]] = json.loads(file.read_text(encoding="utf-8"))
+        content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ArtifactError(f"{file} is not JSON ({error}); export it again") from error
-    return rows
+    return content
 
 
 def _show_operators(rows: dict[str, list[dict[str, Any]]]) -> None:

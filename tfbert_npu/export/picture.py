@@ -1,4 +1,4 @@
-"""The cost report as a picture: cycles and memory traffic, by layer and by kind of operator."""
+"""Pictures of an export: where its cost goes, and what a search for int8 measured."""
 
 from __future__ import annotations
 
@@ -48,6 +48,63 @@ def draw_costs(rows: Mapping[str, Sequence[Mapping[str, Any]]], path: str | os.P
         axis.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1, 1))
     axes[0].set_title(f"{shape}: cost by layer and kind of operator, by the compiler's count")
     figure.savefig(Path(path))
+
+
+def draw_search(found: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
+    """Draw cost against quality, and what each product in float16 alone gains; needs matplotlib.
+
+    Args:
+        found: What a search measured: `build["quantisation"]` of a manifest, or the `search.json` of one that
+            failed.
+        path: PNG, SVG or PDF, by its ending.
+
+    Raises:
+        ArtifactError: It is not what a search writes.
+    """
+    require("matplotlib", "notebooks")
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(12, 5), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    try:
+        for label, style, trials in (
+            ("one product in float16, weights rounded to nearest", ".", found["screened"]),
+            ("as exported", "o-", found["frontier"]),
+            ("chosen", "*", [found["chosen"]] if "chosen" in found else []),
+        ):
+            worst = [1 - min(trial["quality"]["worst"].values()) for trial in trials]
+            size = 14 if style == "*" else None
+            left.plot([trial["cost"] for trial in trials], worst, style, label=label, markersize=size)
+        table = _gains(found["screened"])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ArtifactError("that is not what a search writes; export again") from error
+    left.set(xlabel="cycles, of float16's", ylabel="1 - cosine of the worst text", yscale="log")
+    left.grid(visible=True, alpha=0.3)
+    left.legend(fontsize="small")
+    products = list(dict.fromkeys(product for _, product in table))
+    layers = sorted({layer for layer, _ in table})
+    if table:
+        grid = [[table[layer, product] for product in products] for layer in layers]
+        figure.colorbar(right.imshow(grid, aspect="auto"), ax=right)
+    right.set_xticks(range(len(products)), products, rotation=45, ha="right")
+    right.set_yticks(range(len(layers)), map(str, layers))
+    right.set(ylabel="layer", title="fall of 1 - cosine (median text) by float16 there")
+    figure.savefig(Path(path))
+
+
+def _gains(screened: Sequence[Mapping[str, Any]]) -> dict[tuple[int, str], float]:
+    """(layer, product) -> by how much that product's int8 costs quality."""
+    errors = {
+        tuple(trial["float16"]): 1
+        - sum(trial["quality"]["median"].values()) / len(trial["quality"]["median"])
+        for trial in screened
+    }
+    gains = {}
+    for kept, error in errors.items():
+        if len(kept) == 1:
+            layer, _, product = kept[0].partition(".")
+            gains[int(layer), product] = errors[()] - error
+    return gains
 
 
 def _place(name: str) -> str:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +18,6 @@ from tfbert_npu.errors import require
 from tfbert_npu.export import gate
 from tfbert_npu.export.checks import (
     ExportRun,
-    StrictError,
     calibration_batches,
     check_header,
     check_ranges,
@@ -31,7 +28,8 @@ from tfbert_npu.export.checks import (
 from tfbert_npu.export.compiler import Signature, compile_file, custom_string
 from tfbert_npu.export.contents import Exported, write_contents
 from tfbert_npu.export.cost import Cost
-from tfbert_npu.export.directory import check_target, staged
+from tfbert_npu.export.directory import check_target
+from tfbert_npu.export.evidence import LOG, staged_with_evidence
 from tfbert_npu.export.graph.model import GraphOptions, Head
 from tfbert_npu.export.onnx_file import prepared
 from tfbert_npu.export.options import Shape, checked_options
@@ -39,12 +37,11 @@ from tfbert_npu.export.quantize.calibration import default_texts, resized
 from tfbert_npu.export.quantize.hybrid import document_name
 from tfbert_npu.export.quantize.pipeline import compile_int8, quantise
 from tfbert_npu.export.quantize.recipe import Recipe, last_block
-from tfbert_npu.export.quantize.search import Study, search
+from tfbert_npu.export.quantize.search import search
+from tfbert_npu.export.quantize.study import Study
 from tfbert_npu.export.source import graph_of, source_of, tensorflow_reference
 from tfbert_npu.export.toolchain.environment import find_toolchain
-from tfbert_npu.export.worker import Limits, VendorSession, WorkerError
-
-_LOG = "compiler.log"
+from tfbert_npu.export.worker import Limits, VendorSession
 
 
 def export_rknn(
@@ -168,22 +165,10 @@ def export_rknn(
     )
     if options.precision != "fp16" and calibration:
         run.calibration = calibration_batches(run, calibration)
-    with _evidence(target) as failed, staged(target, overwrite=overwrite) as staging:
-        try:
-            if options.precision != "fp16" and recipe is None:
-                run.recipe = _recipe(run, staging, min_cosine, max_cost)
-            manifest = _export(run, staging, target.name, user_string)
-        except (gate.GateError, WorkerError, StrictError) as error:
-            shutil.rmtree(failed, ignore_errors=True)
-            failed.mkdir(parents=True)
-            for name in (_LOG, "gate.json", "analysis", "model.onnx"):
-                if (staging / name).exists():
-                    os.rename(staging / name, failed / name)
-            error.args = (str(error).replace(os.fspath(staging), os.fspath(failed)),)
-            if isinstance(error, WorkerError):
-                error.log = failed / _LOG
-            raise
-    return manifest
+    with staged_with_evidence(target, overwrite=overwrite) as staging:
+        if options.precision != "fp16" and recipe is None:
+            run.recipe = _recipe(run, staging, min_cosine, max_cost)
+        return _export(run, staging, target.name, user_string)
 
 
 def _export(run: ExportRun, staging: Path, name: str, user_string: str) -> Manifest:
@@ -227,7 +212,7 @@ def _export(run: ExportRun, staging: Path, name: str, user_string: str) -> Manif
     agreements: dict[Shape, dict[str, gate.Agreement]] = {}
     peak = 0
     for file, shapes in options.files():
-        with VendorSession(run.toolchain, staging / _LOG, run.limits) as session:
+        with VendorSession(run.toolchain, staging / LOG, run.limits) as session:
             run.say(f"compiling {file} for {', '.join(f'{b}x{s}' for b, s in shapes)}")
             calibration = None
             if run.calibration is not None:
@@ -282,16 +267,8 @@ def _recipe(run: ExportRun, staging: Path, min_cosine: float | None, max_cost: f
     assert run.calibration is not None
     # As the calibration set: at the longest shape, where no text is cut.
     options = replace(run.options, shapes=run.options.shapes[-1:])
-    study = Study(run.source, options, run.toolchain, staging / _LOG, run.calibration, run.limits, run.say)
+    study = Study(run.source, options, run.toolchain, staging / LOG, run.calibration, run.limits, run.say)
     with study:
         found = search(study, min_cosine=min_cosine, max_cost=max_cost)
     run.quantisation.update(found.as_dict())
-    return replace(found.chosen.recipe, rounding=Recipe().rounding)
-
-
-@contextlib.contextmanager
-def _evidence(target: Path) -> Iterator[Path]:
-    """Where the evidence of a failure goes; an export that succeeds takes an older failure's away."""
-    failed = target.with_name(f"{target.name}.failed")
-    yield failed
-    shutil.rmtree(failed, ignore_errors=True)
+    return found.chosen.recipe

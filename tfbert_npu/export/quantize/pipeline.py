@@ -23,35 +23,57 @@ Batches = Sequence[Mapping[str, np.ndarray]]
 
 
 @dataclass(frozen=True)
-class Quantised:
-    """A model made ready for int8."""
+class Transformed:
+    """A model after the transforms, with the ranges of its activations."""
 
     source: ExportSource
-    """The model with its transformed state, equal to the original in exact arithmetic but for the weights'
-    rounding."""
-    recipe: Recipe
+    """The model with another state, equal to the original in exact arithmetic."""
     ranges: Ranges
 
 
+@dataclass(frozen=True)
+class Quantised(Transformed):
+    """A model made ready for int8: its weights are rounded as the recipe says."""
+
+    recipe: Recipe
+
+
 def quantise(source: ExportSource, recipe: Recipe, calibration: Batches) -> Quantised:
-    """Apply a recipe's transforms and find the ranges of activations.
+    """Apply a recipe's transforms, find the ranges of activations, and round the weights.
 
     Args:
         source: The model.
         recipe: How.
         calibration: Batches of int32 [B, S] under TF-Hub's input names.
     """
-    config = source.config
-    state = recipe.apply(source.state, config, _seen(source, calibration))
+    transformed, seen = transform(source, recipe, calibration)
+    state = rounded_state(transformed, recipe, seen)
+    return Quantised(replace(transformed.source, state=state), transformed.ranges, recipe)
+
+
+def transform(source: ExportSource, recipe: Recipe, calibration: Batches) -> tuple[Transformed, Activations]:
+    """Apply a recipe's transforms; see `quantise`.
+
+    Returns:
+        The model, and what it was seen to compute on the calibration texts.
+    """
+    state = recipe.apply(source.state, source.config, _seen(source, calibration))
     transformed = replace(source, state=state)
     seen = _seen(transformed, calibration)
-    ranges = ranges_of(seen, recipe)
-    if recipe.rounding == "gptq":
-        if not ranges:
-            raise ValueError('rounding="gptq" needs ranges of ours; give ranges="mse" or rounding="nearest"')
-        state = round_weights(state, config, seen, ranges, recipe.float16)
-        transformed = replace(source, state=state)
-    return Quantised(transformed, recipe, ranges)
+    return Transformed(transformed, ranges_of(seen, recipe)), seen
+
+
+def rounded_state(model: Transformed, recipe: Recipe, seen: Activations) -> dict[str, np.ndarray]:
+    """The state of a transformed model with its int8 products' weights rounded as the recipe says.
+
+    Raises:
+        ValueError: The recipe leaves the ranges to the vendor, and rounding needs them.
+    """
+    if recipe.rounding == "nearest":
+        return model.source.state
+    if not model.ranges:
+        raise ValueError('rounding="gptq" needs ranges of ours; give ranges="mse" or rounding="nearest"')
+    return round_weights(model.source.state, model.source.config, seen, model.ranges, recipe.float16)
 
 
 def compile_int8(
