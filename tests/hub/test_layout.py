@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tfbert_npu.errors import CheckpointError
-from tfbert_npu.weights.layout import find_layout
+from tfbert_npu.weights.layout import find_layout, layout_of_file
 
 FIVE = ["model.safetensors", "pytorch_model.bin", "tf_model.h5", "flax_model.msgpack", "onnx/model.onnx"]
 HF = ["README.md", "config.json", "vocab.txt", "tokenizer.json", "tokenizer_config.json"]
@@ -114,3 +114,28 @@ def test_what_is_wanted_is_there(files, component) -> None:
         return
     assert set(layout.files) <= set(files)
     assert len(set(layout.files)) == len(layout.files)
+
+
+def test_one_compiled_file_of_several() -> None:
+    files = ["config.json", "vocab.txt", "tokenizer.json", "model.safetensors", "model.rknn", "rknn/o3.rknn"]
+    layout = layout_of_file(files, "rknn/o3.rknn")
+    assert (layout.form, layout.folder) == ("npu", "")
+    assert set(layout.files) == {"config.json", "vocab.txt", "rknn/o3.rknn"}
+    ours = ["a/manifest.json", "a/config.json", "a/.gitattributes", "a/embeddings.npz", "b/config.json"]
+    ours += ["a/model_b1_s16.rknn", "a/model_b1_s32.rknn"]
+    layout = layout_of_file(ours, "a/model_b1_s32.rknn")
+    assert layout.folder == "a/"
+    assert set(layout.files) == {*ours[:2], ours[3], ours[6]}
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        (["config.json", "model.rknn"], r"no 'm.rknn'; its .rknn files are model.rknn"),
+        (["config.json", "m.onnx"], r"no 'm.rknn'; its .rknn files are none"),
+        (["m.rknn", "other/config.json"], r"no config.json above m.rknn"),
+    ],
+)
+def test_a_compiled_file_that_is_not_there(files: list[str], message: str) -> None:
+    with pytest.raises(CheckpointError, match=message):
+        layout_of_file(files, "m.rknn")

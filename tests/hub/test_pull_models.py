@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from fakehub import FakeHub
 
+from tests.runtime.artifacts import write_foreign
 from tfbert_npu import (
     BertForMaskedLM,
     BertForPreTraining,
@@ -16,7 +17,7 @@ from tfbert_npu import (
     export_saved_model,
     pull_from_hub,
 )
-from tfbert_npu.errors import CheckpointError
+from tfbert_npu.errors import ArtifactError, CheckpointError
 
 transformers = pytest.importorskip("transformers")
 torch = pytest.importorskip("torch")
@@ -186,3 +187,17 @@ def test_a_head_as_a_saved_model(tmp_path: Path) -> None:
     inputs = {name: tf.constant(value) for name, value in batch().items()}
     np.testing.assert_allclose(loaded(inputs), model(inputs), atol=1e-5)
     assert len(loaded.trainable_variables) == len(model.trainable_variables)
+
+
+def test_one_compiled_file_travels_alone(hub: FakeHub, tmp_path: Path) -> None:
+    compiled = {"model.rknn": (1, 16), "rknn/model_b1_s32.rknn": (1, 32)}
+    directory = write_foreign(tmp_path / "rk", files=compiled)
+    (directory / "model.safetensors").write_bytes(b"not asked for")
+    hub.add("owner/rk").commit_directory(directory)
+    with pytest.raises(ArtifactError, match="runs on a board only"):
+        pull_from_hub("owner/rk", file="rknn/model_b1_s32.rknn")
+    assert hub.downloaded() == ["config.json", "rknn/model_b1_s32.rknn"]
+    with pytest.raises(
+        CheckpointError, match=r"owner/rk: there is no 'x.rknn'; its .rknn files are model.rknn"
+    ):
+        pull_from_hub("owner/rk", file="x.rknn")

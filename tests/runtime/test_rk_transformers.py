@@ -108,6 +108,11 @@ def test_one_of_several_files_must_be_named(tmp_path: Path, board: Board) -> Non
         load_npu(directory, file="m.rknn")
     with pytest.raises(CheckpointError, match="not a path inside it"):
         load_npu(directory, file="../model.rknn")
+    with pytest.raises(ValueError, match="file names a compiled model and has no encoder"):
+        pull_from_hub(directory, file="model.rknn", component="encoder")
+    with pull_from_hub(directory, file="rknn/model_b4_s64.rknn") as model:
+        assert model.shapes == ((4, 64),)
+        assert_right(model(inputs), inputs)
     with pull_from_hub(write_foreign(tmp_path / "one")) as model:
         assert_right(model(inputs), inputs)
 

@@ -206,7 +206,7 @@ def _export(run: ExportRun, staging: Path, name: str, user_string: str) -> Manif
         }
     )
     inputs = {shape: gate_inputs(run, shape) for shape in options.shapes}
-    ranges = check_ranges(run, onnx_path, signature, inputs[options.shapes[0]][-1])
+    ranges = check_ranges(run, onnx_path, signature, inputs[options.shapes[-1]][-1])
 
     costs: dict[Shape, Cost] = {}
     agreements: dict[Shape, dict[str, gate.Agreement]] = {}

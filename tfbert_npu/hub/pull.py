@@ -11,7 +11,7 @@ from typing import Any, get_args
 from tfbert_npu.errors import CheckpointError, require
 from tfbert_npu.paths import list_files
 from tfbert_npu.repository import local_directory
-from tfbert_npu.weights.layout import Component, Layout, find_layout
+from tfbert_npu.weights.layout import Component, Layout, find_layout, layout_of_file
 
 
 def pull_from_hub(
@@ -25,6 +25,7 @@ def pull_from_hub(
     local_files_only: bool = False,
     trust_saved_model: bool = False,
     allow_ops: Sequence[str] = (),
+    file: str | None = None,
 ) -> Any:
     """A Keras 3 layer from a hub repository or a local directory.
 
@@ -41,8 +42,8 @@ def pull_from_hub(
     - Google's TensorFlow 1 checkpoint: as Hugging Face; `component="model"` gives the class whose weights it
       holds, such as `BertForPreTraining`.
     - `pytorch_model.bin` alone: only where PyTorch is installed, with its tensors-only loader.
-    - An NPU artefact of `export_rknn`, or a single `.rknn` file of rk-transformers: `load_npu(directory)`,
-      which takes and gives numpy arrays and is no Keras layer.
+    - An NPU artefact of `export_rknn`, or a `.rknn` file of rk-transformers: `load_npu(directory)`, which
+      takes and gives numpy arrays and is no Keras layer. Of several files name one with `file`.
     - Any other TF2 SavedModel: only with `trust_saved_model=True`, as a `TrustedSavedModel` that runs the
       SavedModel's own graph.
 
@@ -62,6 +63,8 @@ def pull_from_hub(
         trust_saved_model: Run the graph of a SavedModel that cannot be rebuilt.
         allow_ops: Operations that run code or touch files and that a SavedModel may have all the same. They
             make a SavedModel refused otherwise, trusted or not.
+        file: The `.rknn` file that is wanted, such as `"rknn/model_o3.rknn"`, whatever else the repository
+            holds; its other `.rknn` files are not downloaded.
 
     Raises:
         OSError: The repository does not exist, is gated, cannot be reached, or is not complete in the cache.
@@ -70,22 +73,24 @@ def pull_from_hub(
     """
     if component not in get_args(Component):
         raise ValueError(f"component must be one of {get_args(Component)}, got {component!r}")
+    if file is not None and component not in ("auto", "model"):
+        raise ValueError(f"file names a compiled model and has no {component}; leave out one of the two")
     directory = local_directory(
         repo_id,
-        lambda files: _layout(repo_id, files, component).files,
+        lambda files: _layout(repo_id, files, component, file).files,
         revision=revision,
         token=token,
         cache_dir=cache_dir,
         local_files_only=local_files_only,
     )
-    layout = _layout(repo_id, list_files(directory), component)
+    layout = _layout(repo_id, list_files(directory), component, file)
     folder = directory / layout.folder
     if layout.form == "npu":
         if component not in ("auto", "model"):
             raise CheckpointError(_npu_message(folder))
         from tfbert_npu.runtime import load_npu
 
-        return load_npu(folder)
+        return load_npu(folder, file=file and file.removeprefix(layout.folder))
     if layout.form == "saved_model":
         layer = _from_saved_model(folder, component, trust_saved_model, allow_ops)
     else:
@@ -94,9 +99,11 @@ def pull_from_hub(
     return layer
 
 
-def _layout(repo_id: str | os.PathLike[str], files: Sequence[str], component: Component) -> Layout:
+def _layout(
+    repo_id: str | os.PathLike[str], files: Sequence[str], component: Component, file: str | None
+) -> Layout:
     try:
-        return find_layout(files, component)
+        return find_layout(files, component) if file is None else layout_of_file(files, file)
     except CheckpointError as error:
         raise CheckpointError(f"{os.fspath(repo_id)}: {error}") from error
 

@@ -68,11 +68,46 @@ def find_layout(files: Sequence[str], component: Component = "auto") -> Layout:
     raise CheckpointError(_nothing_known(files, component))
 
 
-def _layout_of(files: Sequence[str], component: Component) -> tuple[Form, list[str]] | None:
-    names = set(files)
+def layout_of_file(files: Sequence[str], file: str) -> Layout:
+    """The NPU layout of one `.rknn` file: without the directory's other ones, whatever else is there.
+
+    Args:
+        files: POSIX paths of all files of the repository.
+        file: One of them; the nearest folder above it that has a `config.json` is the model's.
+
+    Raises:
+        CheckpointError: There is no such `.rknn` file, or no `config.json` above it.
+    """
+    compiled = [name for name in files if name.endswith(".rknn")]
+    if file not in compiled:
+        raise CheckpointError(f"there is no {file!r}; its .rknn files are {', '.join(compiled) or 'none'}")
+    above = [str(folder) for folder in PurePosixPath(file).parents]
+    prefixes = ["" if folder == "." else f"{folder}/" for folder in above]
+    folder = next((prefix for prefix in prefixes if f"{prefix}config.json" in files), None)
+    if folder is None:
+        raise CheckpointError(f"there is no config.json above {file}, which says what model it is")
+    here = [name.removeprefix(folder) for name in files if name.startswith(folder)]
+    if "manifest.json" in here:
+        wanted = [name for name in here if not name.endswith(".rknn") and not _is_hidden(name)]
+    else:
+        wanted = ["config.json", *_tokenizer(set(here))]
+    return Layout("npu", folder, (*(folder + name for name in wanted), file))
+
+
+def _tokenizer(names: set[str]) -> list[str]:
     tokenizer = [name for name in _TOKENIZER if name in names]
     if "vocab.txt" not in names and "tokenizer.json" in names:
         tokenizer.append("tokenizer.json")  # as large as many a model, and needed only for want of the other
+    return tokenizer
+
+
+def _is_hidden(name: str) -> bool:
+    return PurePosixPath(name).name.startswith(".")
+
+
+def _layout_of(files: Sequence[str], component: Component) -> tuple[Form, list[str]] | None:
+    names = set(files)
+    tokenizer = _tokenizer(names)
     if "saved_model.pb" in names and not _safetensors(names):
         wanted = [
             f for f in files if re.fullmatch(r"variables/variables\.(index|data-\d+-of-\d+)|assets/.+", f)
@@ -95,7 +130,7 @@ def _layout_of(files: Sequence[str], component: Component) -> tuple[Form, list[s
         npu = [f for f in files if f.endswith(".rknn")]
         if npu and "manifest.json" in names:
             # The manifest vouches for every file, so they are all needed.
-            return "npu", [f for f in files if not PurePosixPath(f).name.startswith(".")]
+            return "npu", [f for f in files if not _is_hidden(f)]
         if npu:
             described = [f for f in ("rknn.json", "model.onnx") if f in names]
             return "npu", ["config.json", *npu, *described, *tokenizer]
