@@ -1,11 +1,12 @@
 """int8 against fp16: cycles, MB moved, worst cosine and Spearman's correlation over texts, in the simulator.
 
     python benchmarks/int8_quality.py MODEL texts.txt [--variants plain,default,...] [--json results.json]
+    python benchmarks/int8_quality.py MODEL texts.txt --platform rk3576 --variants fp16,w4a16
 
 MODEL is a directory or a hub repository, texts.txt holds one text per line, none of which is in the
 calibration set (our own sentences); `int8_texts.py` draws them from the test data. `plain` and `auto_hybrid`
 are the vendor's own modes, on the same calibration set and with the mask constant -100, without which they
-are unusable.
+are unusable. `w8a16` (rk3562) and `w4a16` (rk3576) quantise the weights alone.
 """
 
 from __future__ import annotations
@@ -13,18 +14,20 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
-from tfbert_npu.export.compiler import Signature, simulate, vendor_arguments
+from tfbert_npu.export.compiler import Signature, compile_file, simulate, vendor_arguments
 from tfbert_npu.export.cost import parse_costs
 from tfbert_npu.export.graph import encoder
 from tfbert_npu.export.graph.model import GraphOptions
 from tfbert_npu.export.onnx_file import run_onnx
 from tfbert_npu.export.options import checked_options
 from tfbert_npu.export.quantize.calibration import calibration_set, default_texts, read_texts
+from tfbert_npu.export.quantize.grid import WEIGHT_ONLY
 from tfbert_npu.export.quantize.hybrid import HybridModel
 from tfbert_npu.export.quantize.measure import quality
-from tfbert_npu.export.quantize.pipeline import quantise
+from tfbert_npu.export.quantize.pipeline import quantise, round_products
 from tfbert_npu.export.quantize.recipe import Recipe, last_block, operators
 from tfbert_npu.export.samples import text_inputs
 from tfbert_npu.export.source import graph_of, source_of
@@ -53,6 +56,7 @@ def main() -> None:
     parser.add_argument("model")
     parser.add_argument("texts", type=Path)
     parser.add_argument("--variants", default="fp16,plain,auto_hybrid,all int8,default")
+    parser.add_argument("--platform", default="rk3588")
     parser.add_argument("--length", type=int, default=128)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
@@ -63,9 +67,9 @@ def main() -> None:
     toolchain = find_toolchain()
     options = checked_options(
         source.config,
-        target_platform="rk3588",
+        target_platform=arguments.platform,
         shapes=[shape],
-        precision="w8a8",
+        precision="fp16",
         layout="dynamic",
         embeddings="inside",
         outputs=None,
@@ -87,7 +91,12 @@ def main() -> None:
             vendor, load = vendor_arguments(signature, options, (shape,), "")
             samples = [[batch[spec.name] for spec in signature.inputs] for batch in calibration]
             with VendorSession(toolchain, Path(folder) / "log") as session:
-                if name in ("fp16", "plain", "auto_hybrid"):
+                if name in WEIGHT_ONLY:
+                    written = round_products(source, WEIGHT_ONLY[name], calibration)
+                    path.write_bytes(graph_of(written, GraphOptions()).SerializeToString())
+                    quantised = replace(options, precision=name)
+                    cost = compile_file(session, path, signature, quantised, [shape], "")[shape]
+                elif name in ("fp16", "plain", "auto_hybrid"):
                     original, encoder.MASK_BIAS = encoder.MASK_BIAS, -100.0
                     path.write_bytes(graph_of(source, GraphOptions()).SerializeToString())
                     encoder.MASK_BIAS = original

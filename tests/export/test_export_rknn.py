@@ -17,10 +17,11 @@ import pytest
 
 from tfbert_npu.artifact.manifest import Manifest
 from tfbert_npu.artifact.rknn_file import read_rknn
+from tfbert_npu.export.checks import StrictError
 from tfbert_npu.export.gate import GateError, agreement
 from tfbert_npu.export.onnx_file import run_onnx
 from tfbert_npu.export.quantize.recipe import Recipe
-from tfbert_npu.export.rknn import StrictError, export_rknn
+from tfbert_npu.export.rknn import export_rknn
 from tfbert_npu.export.source import ExportSource, source_of
 from tfbert_npu.export.worker import Limits, VendorSession, WorkerError
 from tfbert_npu.platforms import PLATFORMS, platform_named

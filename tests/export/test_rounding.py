@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 from tests.export.models import bert, padded_inputs
 from tfbert_npu.export.graph.model import write_graph
 from tfbert_npu.export.quantize.activations import record
-from tfbert_npu.export.quantize.grid import STEPS, grid, nearest
+from tfbert_npu.export.quantize.grid import INT8, WEIGHT_ONLY, Grid
 from tfbert_npu.export.quantize.hybrid import ranges_of
 from tfbert_npu.export.quantize.pipeline import quantise
 from tfbert_npu.export.quantize.ranges import rounded
@@ -31,18 +31,32 @@ WEIGHTS = hnp.arrays(
 )
 
 
+GRIDS = [INT8, WEIGHT_ONLY["w8a16"], Grid(4, symmetric=True), Grid(4, symmetric=True, group=3)]
+
+
+@pytest.mark.parametrize("grid", GRIDS, ids=str)
 @settings(max_examples=60, deadline=None)
-@given(WEIGHTS)
-def test_rounded_weights_are_a_fixed_point_of_the_grid(weight):
-    once = nearest(weight)
-    step, least = grid(weight)
-    assert np.all(np.abs(once - weight) <= 0.501 * step[:, None] + 1e-7)
+@given(weight=WEIGHTS)
+def test_rounded_weights_are_a_fixed_point_of_the_grid(grid, weight):
+    if not grid.fits(weight):
+        weight = np.repeat(weight, grid.group, axis=1)
+    once = grid.nearest(weight)
+    step, least = grid.of(weight)
+    assert np.all(np.abs(once - weight) <= 0.501 * step + 1e-7)
+    steps = np.round(once / step)
+    assert np.all((steps >= least) & (steps <= least + grid.steps))
     # The compiler sees only the rounded weights, and must not round them again to something else.
-    np.testing.assert_allclose(
-        nearest(gptq(weight, np.eye(weight.shape[1]))), gptq(weight, np.eye(weight.shape[1])), atol=1e-6
-    )
-    steps = np.round(once / step[:, None])
-    assert np.all((steps >= least[:, None]) & (steps <= least[:, None] + STEPS))
+    best = gptq(weight, np.eye(weight.shape[1]), grid)
+    np.testing.assert_allclose(grid.nearest(best), best, atol=1e-6)
+
+
+def test_a_grid_of_groups_is_that_of_each_group():
+    weight = np.random.default_rng(0).normal(size=(5, 96)).astype(np.float32)
+    whole, group = Grid(4, symmetric=True), Grid(4, symmetric=True, group=32)
+    for first in range(0, 96, 32):
+        part = weight[:, first : first + 32]
+        np.testing.assert_array_equal(group.nearest(weight)[:, first : first + 32], whole.nearest(part))
+    assert not group.fits(weight[:, :40])
 
 
 @pytest.fixture
@@ -61,16 +75,19 @@ def test_gptq_errs_less_than_nearest_rounding_on_inputs_it_has_not_seen(correlat
     def error(w):
         return float(np.mean((other @ (w - weight).T) ** 2))
 
-    assert error(gptq(weight, half)) < 0.5 * error(nearest(weight))
+    for grid in (INT8, *WEIGHT_ONLY.values()):
+        assert error(gptq(weight, half, grid)) < 0.5 * error(grid.nearest(weight))
 
 
-def test_gptq_keeps_both_ends_of_every_row(correlated):
+@pytest.mark.parametrize("grid", [INT8, *WEIGHT_ONLY.values()], ids=str)
+def test_gptq_keeps_what_the_grid_hangs_on(correlated, grid):
     x, weight = correlated
-    out = gptq(weight, x)
-    np.testing.assert_allclose(grid(out)[0], grid(weight)[0], rtol=1e-6)
-    np.testing.assert_array_equal(out.argmax(axis=1), weight.argmax(axis=1))
-    np.testing.assert_array_equal(out.argmin(axis=1), weight.argmin(axis=1))
-    np.testing.assert_allclose(nearest(out), out, atol=1e-6)
+    out = gptq(weight, x, grid)
+    np.testing.assert_allclose(grid.of(out)[0], grid.of(weight)[0], rtol=1e-6)
+    kept = ~np.isnan(grid.ends(weight))
+    assert kept.sum() == {None: 40, 32: 120}[grid.group] * (1 if grid.symmetric else 2)
+    np.testing.assert_allclose(out[kept], weight[kept], atol=0.51 * grid.of(weight)[0].max())
+    np.testing.assert_allclose(grid.nearest(out), out, atol=1e-6)
 
 
 def test_products_in_float16_stay_and_the_others_keep_their_mean():
@@ -85,7 +102,7 @@ def test_products_in_float16_stay_and_the_others_keep_their_mean():
             assert after is before
             continue
         assert np.abs(after - before).max() > 0
-        np.testing.assert_allclose(nearest(after), after, atol=1e-6)
+        np.testing.assert_allclose(INT8.nearest(after), after, atol=1e-6)
         x = seen[operator.reads]
         bias = f"{operator.weights}.bias"
         exact = x @ before.T + state[bias]
@@ -136,11 +153,11 @@ def test_the_compiler_uses_this_grid(toolchain, tmp_path, prepare):
         files.config.write_text(yaml.dump(document, sort_keys=False), encoding="utf-8")
         session.hybrid_step2(files)
         found = session.infer([x])[0][0].T
-    expected = nearest(weight)[:, :rows]
+    expected = INT8.nearest(weight)[:, :rows]
     inside = np.abs(expected) < 0.95 * end
     step = end / 127
     assert inside.mean() > 0.2
-    assert np.median(grid(weight)[0]) > 2 * step
+    assert np.median(INT8.of(weight)[0]) > 2 * step
     assert np.abs(found - expected)[inside].max() <= 0.51 * step
 
 

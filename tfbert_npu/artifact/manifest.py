@@ -20,7 +20,7 @@ FORMAT_VERSION = 1
 _MOST_BYTES = 64 * 2**20
 
 Layout = Literal["dynamic", "static"]
-Precision = Literal["fp16", "w8a8"]
+Precision = Literal["fp16", "w8a8", "w8a16", "w4a16"]
 SupportKind = Literal["embeddings", "tokenizer", "config", "quantization", "report"]
 
 

@@ -59,7 +59,6 @@ def compile_file(
     options: RknnOptions,
     shapes: Sequence[Shape],
     custom_string: str,
-    calibration: Sequence[Mapping[str, np.ndarray]] | None = None,
 ) -> dict[Shape, Cost]:
     """Compile the ONNX file for some shapes; the session then simulates and exports it.
 
@@ -70,17 +69,20 @@ def compile_file(
         options: How.
         shapes: For which shapes; several make a dynamic file.
         custom_string: Put into the file.
-        calibration: For int8: batches of the first shape, under the graph's input names.
 
     Returns:
         The compiler's cost of each shape.
     """
     config, load = vendor_arguments(signature, options, shapes, custom_string)
     build: dict[str, Any] = {"do_quantization": False}
-    if options.precision != "fp16":
+    grid = options.weight_grid
+    if grid is not None:
         config["quantized_dtype"] = options.precision
-        samples = [ordered(signature, batch) for batch in calibration or ()]
-        build = {"do_quantization": True, "dataset": str(session.write_dataset(samples))}
+        config["quantized_method"] = "channel" if grid.group is None else f"group{grid.group}"
+        # Inputs of products stay in float16, so that what the sample holds does not matter; nobody says so.
+        sizes = signature.input_shapes(max(shapes, key=lambda shape: shape[0] * shape[1]))
+        sample = [np.ones(size, spec.dtype) for spec, size in zip(signature.inputs, sizes, strict=True)]
+        build = {"do_quantization": True, "dataset": str(session.write_dataset([sample]))}
     costs = parse_costs(session.build(onnx_path, config, load=load, build=build))
     return {shape: cost_at(costs, shape) for shape in shapes}
 

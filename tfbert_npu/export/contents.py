@@ -149,6 +149,7 @@ def _write_config(directory: Path, exported: Exported) -> None:
 def _rknn_block(exported: Exported, shapes: tuple[Shape, ...]) -> dict[str, Any]:
     options, signature = exported.options, exported.signature
     batch, length = shapes[-1]
+    grid = options.weight_grid
     dynamic = [signature.input_shapes(shape) for shape in shapes] if len(shapes) > 1 else None
     return {
         "batch_size": batch,
@@ -170,9 +171,9 @@ def _rknn_block(exported: Exported, shapes: tuple[Shape, ...]) -> dict[str, Any]
         },
         "quantization": {
             "do_quantization": options.precision != "fp16",
-            "quantized_dtype": "w8a8",
+            "quantized_dtype": "w8a8" if options.precision == "fp16" else options.precision,
             "quantized_algorithm": "normal",
-            "quantized_method": "channel",
+            "quantized_method": f"group{grid.group}" if grid is not None and grid.group else "channel",
         },
         "custom_string": None,
         "inputs_yuv_fmt": None,

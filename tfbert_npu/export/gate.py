@@ -10,7 +10,7 @@ import numpy as np
 
 from tfbert_npu.errors import TfbertNpuError
 
-MIN_COSINE = {"fp16": 0.9999, "w8a8": 0.99}
+MIN_COSINE = {"fp16": 0.9999, "w8a16": 0.999, "w8a8": 0.99, "w4a16": 0.95}
 """Least cosine that an output may have by default, for each precision."""
 
 

@@ -9,7 +9,8 @@ from typing import Any, Literal, get_args
 from tfbert_npu.artifact.manifest import Layout, Precision
 from tfbert_npu.config import BertConfig
 from tfbert_npu.export.graph.model import EmbeddingPlace
-from tfbert_npu.platforms import Platform, platform_named
+from tfbert_npu.export.quantize.grid import WEIGHT_ONLY, Grid
+from tfbert_npu.platforms import PLATFORMS, Platform, platform_named
 
 OptimizationLevel = Literal[0, 1, 2, 3]
 
@@ -53,6 +54,11 @@ class RknnOptions:
     `single_core_mode`)."""
     compiler: dict[str, Any] = field(default_factory=dict)
     """Further arguments of the vendor's `RKNN.config`."""
+
+    @property
+    def weight_grid(self) -> Grid | None:
+        """The grid of the weights, where these alone are quantised."""
+        return WEIGHT_ONLY.get(self.precision)
 
     @property
     def is_dynamic(self) -> bool:
@@ -109,17 +115,19 @@ def checked_options(
     ):
         if value not in allowed:
             raise ValueError(f"{name} must be one of {allowed}, got {value!r}")
-    if precision != "fp16" and not platform.fuses_attention:
+    if precision not in platform.precisions:
+        able = [name for name in PLATFORMS if precision in platform_named(name).precisions]
         raise ValueError(
-            f"precision {precision!r} is not supported on {platform.name}: its compiler splits the attention "
-            "into operators that the int8 recipe does not know; use fp16"
+            f"precision {precision!r} is for {', '.join(able)}; on {platform.name} use "
+            f"{' or '.join(platform.precisions)}"
         )
     if single_core and platform.target != "rk3588":
         raise ValueError(f"single_core is for rk3588 only, not for {platform.name}")
     if masked_positions is not None and masked_positions < 1:
         raise ValueError(f"masked_positions must be at least 1, got {masked_positions}")
     checked = _checked_shapes(config, shapes)
-    if precision != "fp16" and layout == "dynamic" and len(checked) > 1:
+    if precision == "w8a8" and layout == "dynamic" and len(checked) > 1:
+        # The vendor's hybrid quantisation compiles the largest of several shapes only.
         raise ValueError(
             f'{precision} files hold one shape each and {len(checked)} are wanted; pass layout="static" '
             "(--layout static) for a file for each"

@@ -35,7 +35,7 @@ from tfbert_npu.export.onnx_file import prepared
 from tfbert_npu.export.options import Shape, checked_options
 from tfbert_npu.export.quantize.calibration import default_texts, resized
 from tfbert_npu.export.quantize.hybrid import document_name
-from tfbert_npu.export.quantize.pipeline import compile_int8, quantise
+from tfbert_npu.export.quantize.pipeline import compile_int8, quantise, round_products
 from tfbert_npu.export.quantize.recipe import Recipe, last_block
 from tfbert_npu.export.quantize.search import search
 from tfbert_npu.export.quantize.study import Study
@@ -86,13 +86,14 @@ def export_rknn(
         target_platform: `"rk3588"`, `"rk3588s"`, `"rk3576"`, `"rk3562"`, `"rk3566"` or `"rk3568"`.
         shapes: (batch, length in tokens) pairs to compile for; an NPU takes no other. `"buckets"`: those of
             `export.options.buckets`, for texts of every length with little padding.
-        precision: `"fp16"`, or `"w8a8"`: int8 products with exact transforms before them, and float16 for
-            the rest, see `export.quantize`.
-        calibration: For int8: texts, or batches of int32 arrays [B, S] under TF-Hub's input names, of the
-            longest shape. By default our own sentences, in many languages.
+        precision: `"fp16"`; `"w8a8"`: int8 products with exact transforms before them, and float16 for the
+            rest, see `export.quantize`; `"w8a16"` (RK3562) and `"w4a16"` (RK3576): weights of 8 and of 4
+            bits, computed in float16.
+        calibration: For all but fp16: texts, or batches of int32 arrays [B, S] under TF-Hub's input names, of
+            the longest shape. By default our own sentences, in many languages.
         head: What stands on the encoder, for a checkpoint whose `config.json` does not say.
         outputs: As in `export_onnx`.
-        layout: `"dynamic"`: one file for all shapes, in fp16 only. `"static"`: one file for each.
+        layout: `"dynamic"`: one file for all shapes, not in w8a8. `"static"`: one file for each.
         embeddings: `"inside"` the file, or summed on the `"host"`: half the file, and no operator but copies
             on the CPU. The runtime does either without being told.
         masked_positions: Give `mlm_logits` at that many positions instead of everywhere.
@@ -107,7 +108,7 @@ def export_rknn(
         tokenizer: Directory with `vocab.txt`; by default the checkpoint's.
         texts: For the gate; by default sentences of several lengths and languages, or random ids if there is
             no tokenizer.
-        min_cosine: Least cosine that an output may have, by default 0.9999 in fp16.
+        min_cosine: Least cosine that an output may have, by default `gate.MIN_COSINE`.
         strict: Make it an error if the CPU computes what the NPU should; otherwise a warning.
         overwrite: Replace a directory that is not empty.
         python: Interpreter or virtual environment that has rknn-toolkit2; by default see `find_toolchain`.
@@ -142,7 +143,7 @@ def export_rknn(
         single_core=single_core,
         compiler=compiler_options,
     )
-    if options.precision == "fp16" and (recipe is not None or max_cost is not None):
+    if options.precision != "w8a8" and (recipe is not None or max_cost is not None):
         raise ValueError('recipe and max_cost are for precision="w8a8"')
     if options.precision != "fp16" and calibration is None:
         if source.tokenizer is None:
@@ -166,7 +167,7 @@ def export_rknn(
     if options.precision != "fp16" and calibration:
         run.calibration = calibration_batches(run, calibration)
     with staged_with_evidence(target, overwrite=overwrite) as staging:
-        if options.precision != "fp16" and recipe is None:
+        if options.precision == "w8a8" and recipe is None:
             run.recipe = _recipe(run, staging, min_cosine, max_cost)
         return _export(run, staging, target.name, user_string)
 
@@ -174,14 +175,18 @@ def export_rknn(
 def _export(run: ExportRun, staging: Path, name: str, user_string: str) -> Manifest:
     options, source = run.options, run.source
     started = time.monotonic()
-    quantised = None
+    quantised, written = None, source
     if run.recipe is not None and run.calibration is not None:
         run.say("transforming the weights for int8")
         quantised = quantise(source, run.recipe, run.calibration)
+        written = quantised.source
         run.quantisation["recipe"] = run.recipe.as_dict()
+    elif options.weight_grid is not None and run.calibration is not None:
+        run.say(f"rounding the weights to {options.weight_grid.bits} bits")
+        written = round_products(source, options.weight_grid, run.calibration)
     run.say("writing ONNX")
     graph = graph_of(
-        source if quantised is None else quantised.source,
+        written,
         GraphOptions(
             outputs=options.outputs,
             embeddings=options.embeddings,
@@ -214,16 +219,14 @@ def _export(run: ExportRun, staging: Path, name: str, user_string: str) -> Manif
     for file, shapes in options.files():
         with VendorSession(run.toolchain, staging / LOG, run.limits) as session:
             run.say(f"compiling {file} for {', '.join(f'{b}x{s}' for b, s in shapes)}")
-            calibration = None
-            if run.calibration is not None:
+            if quantised is None or run.calibration is None:
+                costs |= compile_file(session, onnx_path, signature, options, shapes, custom)
+            else:
                 cut = resized(run.calibration, shapes[0])
                 if options.masked_positions is not None:
                     size = (shapes[0][0], options.masked_positions)
                     cut = [{**batch, "masked_lm_positions": np.zeros(size, np.int32)} for batch in cut]
                 calibration = prepared(source, cut, options.embeddings)
-            if quantised is None or calibration is None:
-                costs |= compile_file(session, onnx_path, signature, options, shapes, custom)
-            else:
                 found, document = compile_int8(
                     session, onnx_path, signature, options, shapes, custom, calibration, quantised
                 )

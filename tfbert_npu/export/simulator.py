@@ -65,7 +65,7 @@ class SimulatorBackend:
             shutil.copyfile(onnx.path(), model)
             for number, file in enumerate(files):
                 document = None
-                if artifact.manifest.precision != "fp16":
+                if artifact.manifest.precision == "w8a8":
                     document = quantisation_of(artifact, file)
                 log = self._scratch / f"simulator_{number}.log"
                 session = VendorSession(find_toolchain(toolchain), log)

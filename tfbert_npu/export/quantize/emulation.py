@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tfbert_npu.export.quantize.grid import nearest
+from tfbert_npu.export.quantize.grid import INT8
 from tfbert_npu.export.quantize.ranges import activation_range, rounded
 
 _MOST_TOKENS = 400
@@ -24,7 +24,7 @@ def product_error(x: np.ndarray, weights: Sequence[np.ndarray]) -> float:
     errors = []
     for weight in weights:
         exact = x @ weight.T
-        difference = kept @ nearest(weight).T - exact
+        difference = kept @ INT8.nearest(weight).T - exact
         spread = exact - exact.mean(axis=0)
         errors.append(float(np.sum(difference**2) / max(np.sum(spread**2), 1e-30)))
     return float(np.mean(errors))

@@ -13,9 +13,10 @@ from tfbert_npu.export.cost import Cost, cost_at
 from tfbert_npu.export.graph.model import GraphOptions, write_graph
 from tfbert_npu.export.options import RknnOptions, Shape
 from tfbert_npu.export.quantize.activations import Activations, record
+from tfbert_npu.export.quantize.grid import Grid
 from tfbert_npu.export.quantize.hybrid import Document, HybridModel, Ranges, ranges_of
 from tfbert_npu.export.quantize.recipe import Recipe
-from tfbert_npu.export.quantize.rounding import round_weights
+from tfbert_npu.export.quantize.rounding import gptq, round_weights
 from tfbert_npu.export.source import ExportSource
 from tfbert_npu.export.worker import VendorSession
 
@@ -74,6 +75,23 @@ def rounded_state(model: Transformed, recipe: Recipe, seen: Activations) -> dict
     if not model.ranges:
         raise ValueError('rounding="gptq" needs ranges of ours; give ranges="mse" or rounding="nearest"')
     return round_weights(model.source.state, model.source.config, seen, model.ranges, recipe.float16)
+
+
+def round_products(source: ExportSource, grid: Grid, calibration: Batches) -> ExportSource:
+    """The model with the weights of its products on a grid, for inputs that stay in float16.
+
+    Args:
+        source: The model.
+        grid: The compiler's.
+        calibration: As for `quantise`.
+    """
+    config, seen = source.config, _seen(source, calibration)
+    state = round_weights(source.state, config, seen, None, grid=grid)
+    pooler = "pooler.dense.weight"
+    if pooler in state and grid.fits(state[pooler]):
+        last = seen[f"encoder.layer.{config.num_hidden_layers - 1}.output.LayerNorm"]
+        state[pooler] = gptq(state[pooler], last, grid)
+    return replace(source, state=state)
 
 
 def compile_int8(

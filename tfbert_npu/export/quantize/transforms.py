@@ -23,7 +23,7 @@ import numpy as np
 from tfbert_npu.config import BertConfig
 from tfbert_npu.export.quantize.activations import Activations
 from tfbert_npu.export.quantize.emulation import product_error
-from tfbert_npu.export.quantize.grid import grid, nearest
+from tfbert_npu.export.quantize.grid import INT8
 
 State = Mapping[str, np.ndarray]
 
@@ -83,13 +83,13 @@ def fit_layer_norms(state: State, config: BertConfig) -> dict[str, np.ndarray]:
     out = _copy(state)
     for norm, block, readers in _norms(config):
         gain, bias = out[f"{norm}.weight"], out[f"{norm}.bias"]
-        step = grid(gain[None])[0][0]
-        kept = nearest(gain[None])[0]
+        step = INT8.of(gain[None])[0][0]
+        kept = INT8.nearest(gain[None])[0]
         # A gain must not become 0: nothing behind could undo that.
         kept = np.where((kept == 0) & (gain != 0), np.copysign(step, gain), kept)
         ratio = np.divide(kept, gain, out=np.ones_like(gain), where=gain != 0)
         bias = bias * ratio
-        out[f"{norm}.weight"], out[f"{norm}.bias"] = kept, nearest(bias[None])[0]
+        out[f"{norm}.weight"], out[f"{norm}.bias"] = kept, INT8.nearest(bias[None])[0]
         lost = bias - out[f"{norm}.bias"]
         side = [f"{block}.side.up"] if f"{block}.side.up.weight" in out else []
         for name in (*readers, *side):
