@@ -63,9 +63,11 @@ class Operator:
         result = _SHAPE.search(self.outputs)
         if not self.kind.startswith("Conv") or len(shapes) < 2 or result is None:
             return 0
-        weight = [int(size) for size in shapes[1].split(",")]
-        out = [int(size) for size in result.group(1).split(",")]
-        return math.prod(weight) * math.prod(out) // out[1]
+        into, weight, out = (
+            [int(size) for size in text.split(",")] for text in (*shapes[:2], result.group(1))
+        )
+        # Of weights with a step for each group of inputs it prints one group; all of them are computed.
+        return math.prod(out) * into[1] * math.prod(weight[2:])
 
     @property
     def unexpected_on_cpu(self) -> bool:
