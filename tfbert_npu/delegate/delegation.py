@@ -118,8 +118,7 @@ class Delegation:
                 )
             arrays = {name: tensor.numpy() for name, tensor in zip(names, eager, strict=True)}
             # The values were not to be seen when the graph was traced.
-            if not graph.clearly_in_range(arrays, layer.config):
-                arrays = check_inputs(arrays, layer.config, mlm=MLM_POSITIONS in arrays)
+            arrays = check_inputs(arrays, layer.config, mlm=MLM_POSITIONS in arrays)
             return _flat(delegation.model.run(arrays), given)
 
         if self._tripwire is None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tfbert_npu.config import BertConfig
-from tfbert_npu.layers.inputs import MASK, MLM_POSITIONS, TYPE_IDS, WORD_IDS
+from tfbert_npu.layers.inputs import MLM_POSITIONS, WORD_IDS
 
 HIDDEN_STATE = "encoder_outputs_"
 
@@ -56,20 +56,6 @@ def output_shape(name: str, inputs: Mapping[str, Any], config: BertConfig) -> tu
     if name == "pooled_output":
         return (batch, config.hidden_size)
     return (batch, length, config.hidden_size)
-
-
-def clearly_in_range(arrays: Mapping[str, np.ndarray], config: BertConfig) -> bool:
-    """Whether ids are int32 and in range, at a fraction of the cost of `check_inputs`."""
-    limits = {
-        WORD_IDS: config.vocab_size,
-        TYPE_IDS: config.type_vocab_size,
-        MLM_POSITIONS: arrays[WORD_IDS].shape[1],
-    }
-    return 0 < arrays[WORD_IDS].shape[1] <= config.max_position_embeddings and all(
-        # As unsigned numbers the negative ones are large.
-        array.dtype == np.int32 and (name == MASK or int(array.view(np.uint32).max(initial=0)) < limits[name])
-        for name, array in arrays.items()
-    )
 
 
 def without_gradient(anchor: Any, values: list[Any]) -> list[Any]:

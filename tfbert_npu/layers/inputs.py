@@ -30,6 +30,8 @@ def check_inputs(inputs: Any, config: BertConfig, mlm: bool = False) -> dict[str
         ValueError: Not a dict; keys missing or too many; not integers; not of rank 2; shapes that differ; a
             sequence longer than `max_position_embeddings`; an id out of range.
     """
+    if isinstance(inputs, dict) and _clearly_right(inputs, config, mlm):
+        return inputs
     needed = [WORD_IDS, MASK, TYPE_IDS, *([MLM_POSITIONS] if mlm else [])]
     optional = [] if config.type_vocab_size else [TYPE_IDS]
     if not isinstance(inputs, Mapping):
@@ -60,6 +62,34 @@ def check_inputs(inputs: Any, config: BertConfig, mlm: bool = False) -> dict[str
     if mlm and shape[1] is not None:
         _check_range(tensors, MLM_POSITIONS, shape[1], "the sequence's tokens are")
     return tensors
+
+
+def _clearly_right(inputs: dict[str, Any], config: BertConfig, mlm: bool) -> bool:
+    """Whether these are the usual arrays without a fault, told at a fraction of what finding a fault costs.
+
+    A request that is answered in microseconds notices the difference.
+    """
+    words = inputs.get(WORD_IDS)
+    if len(inputs) != 3 + mlm or type(words) is not np.ndarray or words.ndim != 2:
+        return False
+    length = words.shape[1]
+    if not 0 < length <= config.max_position_embeddings:
+        return False
+    for name, size in (
+        (WORD_IDS, config.vocab_size),
+        (MASK, None),
+        (TYPE_IDS, config.type_vocab_size),
+        *(((MLM_POSITIONS, length),) if mlm else ()),
+    ):
+        array = inputs.get(name)
+        if type(array) is not np.ndarray or array.dtype != np.int32:
+            return False
+        if array.shape != words.shape and (name != MLM_POSITIONS or array.ndim != 2):
+            return False
+        # As unsigned numbers the negative ones are large.
+        if size is not None and (not array.size or array.view(np.uint32).max() >= size):
+            return False
+    return True
 
 
 def _integers(name: str, value: Any) -> Any:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -41,6 +42,9 @@ def real_lengths(mask: np.ndarray) -> np.ndarray:
     Args:
         mask: int [B, S].
     """
+    if len(mask) == 1:
+        (places,) = mask[0].nonzero()
+        return np.array([places[-1] + 1 if len(places) else mask.shape[1]])
     real = mask != 0
     return mask.shape[1] - np.argmax(real[:, ::-1], axis=1)
 
@@ -57,9 +61,9 @@ def place(lengths: Sequence[int] | np.ndarray, shapes: Sequence[Shape], cores: i
         shapes: (batch, length) pairs; empty for a backend that takes any.
         cores: How many calls can run at the same time.
     """
+    if len(lengths) == 1 and shapes:
+        return [_alone(int(lengths[0]), tuple(shapes), cores)]
     lengths = np.asarray(lengths)
-    if len(lengths) == 1 and shapes:  # by far the most frequent request
-        return [Placement(np.zeros(1, np.intp), _best(shapes, lengths, cores))]
     order = np.argsort(-lengths, kind="stable")
     placements = []
     start = 0
@@ -70,6 +74,12 @@ def place(lengths: Sequence[int] | np.ndarray, shapes: Sequence[Shape], cores: i
         placements.append(Placement(rows, shape))
         start += len(rows)
     return placements
+
+
+@lru_cache(4096)
+def _alone(length: int, shapes: tuple[Shape, ...], cores: int) -> Placement:
+    """The one row of a request: by far the most frequent, and there are few lengths."""
+    return Placement(np.zeros(1, np.intp), _best(shapes, np.array([length]), cores))
 
 
 def _best(shapes: Sequence[Shape], left: np.ndarray, cores: int) -> Shape:
