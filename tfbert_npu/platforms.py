@@ -23,16 +23,15 @@ class Platform:
     """The same in int8."""
     fuses_attention: bool
     """Whether the compiler makes one operator of an attention; elsewhere its softmax runs on the CPU."""
-    precisions: tuple[str, ...] = ("fp16",)
-    """What models are exported in. Weights of 8 or 4 bits with float16 inputs are what the compiler takes for
-    that SoC; int8 is missing where it splits attention into operators that the int8 recipe does not know."""
+    precisions: tuple[str, ...] = ("fp16", "w8a8")
+    """What its compiler takes: weights of 8 or of 4 bits with float16 inputs are for one SoC each."""
 
 
 _PLATFORMS = {
     platform.name: platform
     for platform in (
-        Platform("rk3588", "rk3588", 3, 512, 1024, True, ("fp16", "w8a8")),
-        Platform("rk3588s", "rk3588", 3, 512, 1024, True, ("fp16", "w8a8")),
+        Platform("rk3588", "rk3588", 3, 512, 1024, True),
+        Platform("rk3588s", "rk3588", 3, 512, 1024, True),
         Platform("rk3576", "rk3576", 2, 512, 1024, True, ("fp16", "w8a8", "w4a16")),
         Platform("rk3562", "rk3562", 1, 256, 512, True, ("fp16", "w8a8", "w8a16")),
         Platform("rk3566", "rk3566", 1, 128, 512, False),

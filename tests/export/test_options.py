@@ -51,7 +51,7 @@ def options(**changes):
             {"precision": "w4a16", "target_platform": "rk3562"},
             "for rk3576; on rk3562 use fp16 or w8a8 or w8a16",
         ),
-        ({"precision": "w8a8", "target_platform": "rk3566"}, "rk3576, rk3562; on rk3566 use fp16"),
+        ({"precision": "w8a16", "target_platform": "rk3566"}, "for rk3562; on rk3566 use fp16 or w8a8"),
         ({"single_core": True, "target_platform": "rk3576"}, "rk3588 only"),
         ({"masked_positions": 0}, "at least 1"),
     ],

@@ -253,6 +253,7 @@ def test_only_products_that_the_recipe_leaves_are_int8():
     parameters |= {
         "encoder.layer.0.output.LayerNorm.weight": {"dtype": "int8"},
         "pooled_output": {"dtype": "float32"},
+        "encoder.layer.0.attention.self.scores/Div_2mul_i1": {"dtype": "int8"},  # a constant
     }
     recipe = Recipe(float16=frozenset({Operator(1, "down")}))
     found = float16_tensors(parameters, config, recipe, ("input_embeddings", "sequence_output"))

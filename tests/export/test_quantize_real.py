@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 
@@ -59,6 +60,18 @@ def test_int8_passes_its_gate_and_tells_its_recipe(small, batches, tmp_path, emb
         found = [agreement(got[name], wanted[name], one["input_mask"]) for one, got, wanted in pairs]
         assert min(one.cosine for one in found) == pytest.approx(measured["cosine"], abs=1e-7)
         assert max(one.max_abs for one in found) == pytest.approx(measured["max_abs"], rel=1e-3)
+
+
+@pytest.mark.parametrize("platform", ["rk3576", "rk3562", "rk3566", "rk3568"])
+def test_int8_on_the_other_socs(small, batches, tmp_path, platform):
+    manifest = export_rknn(
+        small, tmp_path / "m", platform, ((1, 32),), "w8a8", batches, recipe=Recipe(side_neurons=4)
+    )
+    assert all(one["cosine"] > 0.999 for one in manifest.parity.values())
+    costs = json.loads((tmp_path / "m" / "cost.json").read_text())["1x32"]
+    products = [row for row in costs if row["kind"].startswith("Conv") and ".side." not in row["name"]]
+    in_layers = [row["dtype"] for row in products if row["name"].startswith("encoder.layer")]
+    assert in_layers == ["INT8"] * 12
 
 
 def test_int8_buckets_are_a_file_each(small, tmp_path):

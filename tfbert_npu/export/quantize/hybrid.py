@@ -7,6 +7,7 @@ follows.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
@@ -21,6 +22,9 @@ from tfbert_npu.export.quantize.activations import Activations, points
 from tfbert_npu.export.quantize.ranges import activation_range
 from tfbert_npu.export.quantize.recipe import Recipe, operators
 from tfbert_npu.export.worker import VendorSession
+
+_CONSTANT = re.compile(r"_i\d+$")
+"""The compiler's own constants, such as `scope/Div_2mul_i1`, the factor that it makes of a division."""
 
 Ranges = Mapping[str, tuple[float, float]]
 
@@ -142,6 +146,8 @@ def float16_tensors(
                 found.add(name)
             continue
         scope = name.partition("/")[0]
+        if _CONSTANT.search(name):
+            continue
         in_core = scope.endswith(".self.context") and "sdpa" in name
         if scope not in int8 or in_core:
             found.add(name)
