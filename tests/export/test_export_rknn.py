@@ -243,10 +243,10 @@ def test_int8_is_built_and_its_cost_counted_against_the_int8_rate(minilm, tmp_pa
     assert manifest.precision == "w8a8"
 
 
-@pytest.mark.parametrize("platform", ["rk3566", "rk3568"])
-def test_int8_is_refused_where_the_compiler_splits_the_attention(minilm, tmp_path, platform):
-    with pytest.raises(ValueError, match="splits the attention"):
-        export_rknn(minilm, tmp_path / "m", platform, precision="w8a8")
+@pytest.mark.parametrize(("platform", "precision"), [("rk3566", "w8a16"), ("rk3588", "w4a16")])
+def test_a_precision_that_the_soc_lacks_is_refused(minilm, tmp_path, platform, precision):
+    with pytest.raises(ValueError, match=f"{precision}' is for rk35.*; on {platform} use fp16 or w8a8"):
+        export_rknn(minilm, tmp_path / "m", platform, precision=precision)
     assert not (tmp_path / "m").exists()
 
 
