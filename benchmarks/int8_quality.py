@@ -2,11 +2,13 @@
 
     python benchmarks/int8_quality.py MODEL texts.txt [--variants plain,default,...] [--json results.json]
     python benchmarks/int8_quality.py MODEL texts.txt --platform rk3576 --variants fp16,w4a16
+    python benchmarks/int8_quality.py MODEL texts.txt --recipe OUT
 
 MODEL is a directory or a hub repository, texts.txt holds one text per line, none of which is in the
 calibration set (our own sentences); `int8_texts.py` draws them from the test data. `plain` and `auto_hybrid`
 are the vendor's own modes, on the same calibration set and with the mask constant -100, without which they
-are unusable. `w8a16` (rk3562) and `w4a16` (rk3576) quantise the weights alone.
+are unusable; `w8a16` (rk3562) and `w4a16` (rk3576) quantise the weights alone. `--recipe` measures what
+`tfbert-npu export --precision w8a8 --max-cost ...` chose.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
+from tfbert_npu.artifact.manifest import Manifest
 from tfbert_npu.export.compiler import Signature, compile_file, simulate, vendor_arguments
 from tfbert_npu.export.cost import parse_costs
 from tfbert_npu.export.graph import encoder
@@ -56,12 +59,18 @@ def main() -> None:
     parser.add_argument("model")
     parser.add_argument("texts", type=Path)
     parser.add_argument("--variants", default="fp16,plain,auto_hybrid,all int8,default")
+    parser.add_argument("--recipe", type=Path, help="artefact directory, whose recipe is the only variant")
     parser.add_argument("--platform", default="rk3588")
     parser.add_argument("--length", type=int, default=128)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
 
     source, shape = source_of(arguments.model), (1, arguments.length)
+    known = recipes(source.config)
+    if arguments.recipe is not None:
+        arguments.variants = "recipe"
+        build = Manifest.read(arguments.recipe).build
+        known["recipe"] = Recipe.from_dict(build["quantisation"]["recipe"])
     batches = text_inputs(source.tokenizer, texts := read_texts(arguments.texts), shape, len(texts))
     calibration = calibration_set(source.tokenizer, default_texts(), shape)
     toolchain = find_toolchain()
@@ -109,7 +118,7 @@ def main() -> None:
                         build["dataset"] = str(session.write_dataset(samples))
                     cost = parse_costs(session.build(path, vendor, load=load, build=build))[0]
                 else:
-                    quantised = quantise(source, recipes(source.config)[name], calibration)
+                    quantised = quantise(source, known[name], calibration)
                     path.write_bytes(graph_of(quantised.source, GraphOptions()).SerializeToString())
                     vendor["quantized_dtype"] = "w8a8"
                     model = HybridModel(session, path, signature, source.config, vendor, load, calibration)

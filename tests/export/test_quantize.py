@@ -248,6 +248,7 @@ def test_only_products_that_the_recipe_leaves_are_int8():
         "sequence_output-rs",
         "input_embeddings_tp-rs",
         "sequence_output_int8",
+        "encoder.layer.0.attention.self.context/MatMul:0_mm",  # where attention is split, as on rk3566
     ]
     parameters = {name: {"dtype": "int8"} for name in names}
     parameters |= {
@@ -257,7 +258,7 @@ def test_only_products_that_the_recipe_leaves_are_int8():
     }
     recipe = Recipe(float16=frozenset({Operator(1, "down")}))
     found = float16_tensors(parameters, config, recipe, ("input_embeddings", "sequence_output"))
-    assert found == {names[i] for i in (0, 2, 4, 5, 6, 7, 8, 9)}
+    assert found == {names[i] for i in (0, 2, 4, 5, 6, 7, 8, 9, 10)}
 
 
 @settings(max_examples=30, deadline=None)

@@ -148,7 +148,9 @@ def float16_tensors(
         scope = name.partition("/")[0]
         if _CONSTANT.search(name):
             continue
-        in_core = scope.endswith(".self.context") and "sdpa" in name
+        # Of the weights of a softmax int8 would leave nothing but the largest. Where the attention is no
+        # operator of its own, its second product is a MatMul.
+        in_core = scope.endswith(".self.context") and ("sdpa" in name or "/MatMul" in name)
         if scope not in int8 or in_core:
             found.add(name)
     return found
