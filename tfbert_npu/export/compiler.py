@@ -79,7 +79,7 @@ def compile_file(
     if grid is not None:
         config["quantized_dtype"] = options.precision
         config["quantized_method"] = "channel" if grid.group is None else f"group{grid.group}"
-        # Inputs of products stay in float16, so that what the sample holds does not matter; nobody says so.
+        # The vendor wants a sample, and what it holds does not matter: inputs of products stay in float16.
         sizes = signature.input_shapes(max(shapes, key=lambda shape: shape[0] * shape[1]))
         sample = [np.ones(size, spec.dtype) for spec, size in zip(signature.inputs, sizes, strict=True)]
         build = {"do_quantization": True, "dataset": str(session.write_dataset([sample]))}
