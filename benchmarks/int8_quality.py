@@ -24,10 +24,10 @@ from tfbert_npu.export.compiler import Signature, compile_file, simulate, vendor
 from tfbert_npu.export.cost import parse_costs
 from tfbert_npu.export.graph import encoder
 from tfbert_npu.export.graph.model import GraphOptions
+from tfbert_npu.export.grid import WEIGHT_ONLY
 from tfbert_npu.export.onnx_file import run_onnx
 from tfbert_npu.export.options import checked_options
 from tfbert_npu.export.quantize.calibration import calibration_set, default_texts, read_texts
-from tfbert_npu.export.quantize.grid import WEIGHT_ONLY
 from tfbert_npu.export.quantize.hybrid import HybridModel
 from tfbert_npu.export.quantize.measure import quality
 from tfbert_npu.export.quantize.pipeline import quantise, round_products

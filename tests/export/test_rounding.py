@@ -14,8 +14,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from tests.export.models import bert, padded_inputs
 from tfbert_npu.export.graph.model import write_graph
+from tfbert_npu.export.grid import INT8, WEIGHT_ONLY, Grid
 from tfbert_npu.export.quantize.activations import record
-from tfbert_npu.export.quantize.grid import INT8, WEIGHT_ONLY, Grid
 from tfbert_npu.export.quantize.hybrid import ranges_of
 from tfbert_npu.export.quantize.pipeline import quantise
 from tfbert_npu.export.quantize.ranges import rounded

@@ -8,7 +8,7 @@ import pytest
 from tests.export.models import bert
 from tests.export.test_export_rknn import WIDE
 from tfbert_npu.export.gate import agreement
-from tfbert_npu.export.quantize.grid import WEIGHT_ONLY, Grid
+from tfbert_npu.export.grid import WEIGHT_ONLY, Grid
 from tfbert_npu.export.quantize.pipeline import round_products
 from tfbert_npu.export.quantize.recipe import operators
 from tfbert_npu.export.rknn import export_rknn

@@ -48,6 +48,8 @@ def test_lengths() -> None:
     mask = np.array([[1, 1, 0, 0], [1, 1, 1, 1], [0, 1, 0, 0], [0, 0, 0, 0]])
     # A row without tokens is full: it must not depend on where it is computed.
     np.testing.assert_array_equal(real_lengths(mask), [2, 4, 2, 4])
+    for row, length in zip(mask, [2, 4, 2, 4], strict=True):  # one row goes another way
+        np.testing.assert_array_equal(real_lengths(row[None]), [length])
 
 
 @pytest.mark.parametrize("batch", [1, 8, 64])

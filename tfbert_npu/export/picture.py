@@ -94,11 +94,10 @@ def draw_search(found: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
 
 def _gains(screened: Sequence[Mapping[str, Any]]) -> dict[tuple[int, str], float]:
     """(layer, product) -> by how much that product's int8 costs quality."""
-    errors = {
-        tuple(trial["float16"]): 1
-        - sum(trial["quality"]["median"].values()) / len(trial["quality"]["median"])
-        for trial in screened
-    }
+    errors = {}
+    for trial in screened:
+        median = trial["quality"]["median"]
+        errors[tuple(trial["float16"])] = 1 - sum(median.values()) / len(median)
     gains = {}
     for kept, error in errors.items():
         if len(kept) == 1:

@@ -79,7 +79,9 @@ def place(lengths: Sequence[int] | np.ndarray, shapes: Sequence[Shape], cores: i
 @lru_cache(4096)
 def _alone(length: int, shapes: tuple[Shape, ...], cores: int) -> Placement:
     """The one row of a request: by far the most frequent, and there are few lengths."""
-    return Placement(np.zeros(1, np.intp), _best(shapes, np.array([length]), cores))
+    rows = np.zeros(1, np.intp)
+    rows.flags.writeable = False  # every such request has this one
+    return Placement(rows, _best(shapes, np.array([length]), cores))
 
 
 def _best(shapes: Sequence[Shape], left: np.ndarray, cores: int) -> Shape:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tfbert_npu.export.quantize.grid import INT8
+from tfbert_npu.export.grid import INT8
 from tfbert_npu.export.quantize.ranges import activation_range, rounded
 
 _MOST_TOKENS = 400

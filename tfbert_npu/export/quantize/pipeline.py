@@ -11,9 +11,9 @@ import numpy as np
 from tfbert_npu.export.compiler import Signature, vendor_arguments
 from tfbert_npu.export.cost import Cost, cost_at
 from tfbert_npu.export.graph.model import GraphOptions, write_graph
+from tfbert_npu.export.grid import Grid
 from tfbert_npu.export.options import RknnOptions, Shape
 from tfbert_npu.export.quantize.activations import Activations, record
-from tfbert_npu.export.quantize.grid import Grid
 from tfbert_npu.export.quantize.hybrid import Document, HybridModel, Ranges, ranges_of
 from tfbert_npu.export.quantize.recipe import Recipe
 from tfbert_npu.export.quantize.rounding import gptq, round_weights

@@ -15,8 +15,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from tfbert_npu.config import BertConfig
+from tfbert_npu.export.grid import INT8, Grid
 from tfbert_npu.export.quantize.activations import Activations
-from tfbert_npu.export.quantize.grid import INT8, Grid
 from tfbert_npu.export.quantize.ranges import rounded
 from tfbert_npu.export.quantize.recipe import Operator, operators
 

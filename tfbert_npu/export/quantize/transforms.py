@@ -21,9 +21,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from tfbert_npu.config import BertConfig
+from tfbert_npu.export.grid import INT8
 from tfbert_npu.export.quantize.activations import Activations
 from tfbert_npu.export.quantize.emulation import product_error
-from tfbert_npu.export.quantize.grid import INT8
 
 State = Mapping[str, np.ndarray]
 
