@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tfbert_npu import BertConfig, BertEncoder
@@ -123,6 +123,7 @@ def test_mlm_wants_its_positions(encoder: BertEncoder) -> None:
         encoder.mlm(inputs())
 
 
+@settings(deadline=None)
 @given(st.data(), st.booleans())
 def test_arrays_are_judged_as_lists_are(data: st.DataObject, mlm: bool) -> None:
     """Arrays of int32 without a fault are recognised quickly; lists never are, and must fare the same."""
