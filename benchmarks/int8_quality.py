@@ -20,22 +20,22 @@ from dataclasses import replace
 from pathlib import Path
 
 from tfbert_npu.artifact.manifest import Manifest
-from tfbert_npu.export.compiler import Signature, compile_file, simulate, vendor_arguments
-from tfbert_npu.export.cost import parse_costs
-from tfbert_npu.export.graph import encoder
-from tfbert_npu.export.graph.model import GraphOptions
-from tfbert_npu.export.grid import WEIGHT_ONLY
 from tfbert_npu.export.onnx_file import run_onnx
 from tfbert_npu.export.options import checked_options
-from tfbert_npu.export.quantize.calibration import calibration_set, default_texts, read_texts
-from tfbert_npu.export.quantize.hybrid import HybridModel
-from tfbert_npu.export.quantize.measure import quality
-from tfbert_npu.export.quantize.pipeline import quantise, round_products
-from tfbert_npu.export.quantize.recipe import Recipe, last_block, operators
 from tfbert_npu.export.samples import text_inputs
 from tfbert_npu.export.source import graph_of, source_of
-from tfbert_npu.export.toolchain.environment import find_toolchain
-from tfbert_npu.export.worker import VendorSession
+from tfbert_npu.onnx import encoder
+from tfbert_npu.onnx.model import GraphOptions
+from tfbert_npu.quantize.calibration import calibration_set, default_texts, read_texts
+from tfbert_npu.quantize.grid import WEIGHT_ONLY
+from tfbert_npu.quantize.hybrid import HybridModel
+from tfbert_npu.quantize.measure import quality
+from tfbert_npu.quantize.pipeline import quantise, round_products
+from tfbert_npu.quantize.recipe import Recipe, last_block, operators
+from tfbert_npu.rknn.compiler import Signature, compile_file, simulate, vendor_arguments
+from tfbert_npu.rknn.cost import parse_costs
+from tfbert_npu.rknn.toolchain.environment import find_toolchain
+from tfbert_npu.rknn.worker import VendorSession
 
 
 def kept(config, *products):

@@ -30,9 +30,9 @@ from tests.runtime.artifacts import INPUTS, write_artifact
 from tests.runtime.encoders import small_encoder
 from tfbert_npu.artifact.hashing import state_sha256
 from tfbert_npu.artifact.manifest import TensorSpec
+from tfbert_npu.checkpoints.variables import extract, rows_of
 from tfbert_npu.runtime import load, rknn, soc
 from tfbert_npu.runtime.backend import filled
-from tfbert_npu.weights.variables import extract, rows_of
 
 SHAPE = (1, 128)
 RUNTIME, LAYER = "load_npu, one sentence", "delegated layer, tf.function"

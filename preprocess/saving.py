@@ -6,7 +6,7 @@ import json
 import os
 from pathlib import Path
 
-from tfbert_npu.files import replacing
+from tfbert_npu._files import replacing
 from tfbert_npu.preprocess.options import TextOptions
 from tfbert_npu.preprocess.vocabulary import Vocabulary
 

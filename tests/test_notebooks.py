@@ -8,7 +8,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from tfbert_npu.export.toolchain.environment import ToolchainError, find_toolchain
+from tfbert_npu.rknn.toolchain.environment import ToolchainError, find_toolchain
 
 NOTEBOOKS = sorted((Path(__file__).resolve().parent.parent / "notebooks").glob("*.ipynb"))
 

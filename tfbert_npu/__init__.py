@@ -8,23 +8,23 @@ from __future__ import annotations
 import sys
 from typing import Any
 
+from tfbert_npu._lazy import lazy_names
 from tfbert_npu.errors import require
-from tfbert_npu.lazy import lazy_names
 from tfbert_npu.registration import KERAS_MODULES, register_layers, register_with_keras
 
 __version__ = "0.1.0"
 
 _HOME = {
     "BertConfig": "tfbert_npu.config",
-    "BertEncoder": "tfbert_npu.encoder",
-    "BertForMaskedLM": "tfbert_npu.heads",
-    "BertForMultipleChoice": "tfbert_npu.heads",
-    "BertForNextSentencePrediction": "tfbert_npu.heads",
-    "BertForPreTraining": "tfbert_npu.heads",
-    "BertForQuestionAnswering": "tfbert_npu.heads",
-    "BertForSequenceClassification": "tfbert_npu.heads",
-    "BertForTokenClassification": "tfbert_npu.heads",
-    "BertLMHeadModel": "tfbert_npu.heads",
+    "BertEncoder": "tfbert_npu.models.encoder",
+    "BertForMaskedLM": "tfbert_npu.models.heads",
+    "BertForMultipleChoice": "tfbert_npu.models.heads",
+    "BertForNextSentencePrediction": "tfbert_npu.models.heads",
+    "BertForPreTraining": "tfbert_npu.models.heads",
+    "BertForQuestionAnswering": "tfbert_npu.models.heads",
+    "BertForSequenceClassification": "tfbert_npu.models.heads",
+    "BertForTokenClassification": "tfbert_npu.models.heads",
+    "BertLMHeadModel": "tfbert_npu.models.heads",
     "BertPreprocessor": "tfbert_npu.preprocess.layer",
     "BertTokenizer": "tfbert_npu.preprocess",
     "TokenMasker": "tfbert_npu.preprocess",

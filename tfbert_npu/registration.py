@@ -19,10 +19,10 @@ from tfbert_npu.errors import MissingExtraError
 
 # Every module that registers Keras classes.
 KERAS_MODULES = (
-    "tfbert_npu.encoder",
-    "tfbert_npu.heads",
+    "tfbert_npu.models.encoder",
+    "tfbert_npu.models.heads",
     "tfbert_npu.hub.trusted",
-    "tfbert_npu.mlm",
+    "tfbert_npu.models.mlm",
     "tfbert_npu.preprocess.layer",
     "tfbert_npu.train.optimizer",
     "tfbert_npu.train.schedule",

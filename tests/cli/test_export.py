@@ -172,8 +172,8 @@ def test_export_and_inspect_a_directory(tmp_path, checkpoint, toolchain):
 @pytest.fixture(scope="session")
 def toolchain():
     """The environment with rknn-toolkit2, as in tests/export."""
-    from tfbert_npu.export.toolchain import find_toolchain, install_toolchain
-    from tfbert_npu.export.toolchain.environment import ToolchainError
+    from tfbert_npu.rknn.toolchain import find_toolchain, install_toolchain
+    from tfbert_npu.rknn.toolchain.environment import ToolchainError
 
     try:
         return find_toolchain()

@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from tfbert_npu.export.toolchain import Toolchain, find_toolchain, install_toolchain
-from tfbert_npu.export.toolchain.environment import ToolchainError
+from tfbert_npu.rknn.toolchain import Toolchain, find_toolchain, install_toolchain
+from tfbert_npu.rknn.toolchain.environment import ToolchainError
 
 
 @pytest.fixture(scope="session")

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 import transformers
 
+from tfbert_npu.checkpoints.state import State, to_state
 from tfbert_npu.config import BertConfig
-from tfbert_npu.weights.state import State, to_state
 
 SMALL = {
     "vocab_size": 97,

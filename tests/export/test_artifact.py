@@ -13,7 +13,7 @@ from tfbert_npu.artifact.embeddings import EMBEDDINGS, MASK_BIAS, HostEmbeddings
 from tfbert_npu.artifact.hashing import sha256_of, state_sha256
 from tfbert_npu.artifact.manifest import Manifest, ModelFile, SupportFile, TensorSpec, schema
 from tfbert_npu.errors import ArtifactError
-from tfbert_npu.export.graph.model import GraphOptions, write_graph
+from tfbert_npu.onnx.model import GraphOptions, write_graph
 
 from .models import bert, distilbert, padded_inputs
 from .test_graph import run

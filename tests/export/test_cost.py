@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tfbert_npu.export.cost import CostReportError, cost_at, parse_costs
 from tfbert_npu.platforms import platform_named
+from tfbert_npu.rknn.cost import CostReportError, cost_at, parse_costs
 
 HEAD = "D RKNN: [01:30:39.402] ID   OpType  DataType Target InputShape  OutputShape  {} RW(KB)  FullName \n"
 PLAIN = HEAD.format("Cycles(DDR/NPU/Total)")

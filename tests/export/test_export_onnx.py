@@ -43,7 +43,7 @@ def test_minilm_equals_float64_numpy(minilm, shared, tmp_path):
 
 def test_a_keras_encoder_is_written_and_checked_against_itself(tmp_path):
     from tfbert_npu.config import BertConfig
-    from tfbert_npu.encoder import BertEncoder
+    from tfbert_npu.models.encoder import BertEncoder
 
     config = BertConfig(
         vocab_size=60, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=24,
@@ -94,7 +94,7 @@ def functional_model(build):
     import keras
 
     from tfbert_npu.config import BertConfig
-    from tfbert_npu.encoder import BertEncoder
+    from tfbert_npu.models.encoder import BertEncoder
 
     config = BertConfig(
         vocab_size=100, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64,
@@ -153,7 +153,7 @@ def test_a_model_of_another_form_is_refused(tmp_path, build, why):
 def test_a_model_that_is_not_functional_is_refused(tmp_path):
     import keras
 
-    import tfbert_npu.encoder  # noqa: F401 - the layers must be there for a model to be taken apart
+    import tfbert_npu.models.encoder  # noqa: F401 - the layers must be there for a model to be taken apart
 
     class Own(keras.Model):
         def call(self, inputs):

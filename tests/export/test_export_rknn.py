@@ -20,11 +20,11 @@ from tfbert_npu.artifact.rknn_file import read_rknn
 from tfbert_npu.export.checks import StrictError
 from tfbert_npu.export.gate import GateError, agreement
 from tfbert_npu.export.onnx_file import run_onnx
-from tfbert_npu.export.quantize.recipe import Recipe
 from tfbert_npu.export.rknn import export_rknn
 from tfbert_npu.export.source import ExportSource, source_of
-from tfbert_npu.export.worker import Limits, VendorSession, WorkerError
 from tfbert_npu.platforms import PLATFORMS, platform_named
+from tfbert_npu.quantize.recipe import Recipe
+from tfbert_npu.rknn.worker import Limits, VendorSession, WorkerError
 
 from .models import bert, distilbert
 
@@ -254,7 +254,7 @@ def test_a_functional_keras_model_passes_with_its_encoder_fused(tmp_path):
     import keras
 
     from tfbert_npu.config import BertConfig
-    from tfbert_npu.encoder import BertEncoder
+    from tfbert_npu.models.encoder import BertEncoder
 
     config = BertConfig(**WIDE)
     names = ("input_word_ids", "input_mask", "input_type_ids")
@@ -371,7 +371,7 @@ def test_interrupting_an_export_ends_the_compiler_and_leaves_nothing(minilm, tmp
 
 
 def _found():
-    from tfbert_npu.export.toolchain import find_toolchain
+    from tfbert_npu.rknn.toolchain import find_toolchain
 
     return find_toolchain()
 

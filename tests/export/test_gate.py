@@ -59,7 +59,7 @@ def test_worst_of_takes_each_figure_by_itself():
 def test_ranges_name_the_operator_that_is_largest(tmp_path):
     import onnx
 
-    from tfbert_npu.export.graph.model import write_graph
+    from tfbert_npu.onnx.model import write_graph
 
     from .models import bert, padded_inputs
 

@@ -7,7 +7,7 @@ import onnx
 import onnxruntime
 import pytest
 
-from tfbert_npu.export.graph.model import GraphOptions, output_names, write_graph
+from tfbert_npu.onnx.model import GraphOptions, output_names, write_graph
 
 from .models import bert, distilbert, padded_inputs, run_torch
 

@@ -14,18 +14,18 @@ from hypothesis import strategies as st
 from tests.export.models import bert, distilbert, padded_inputs, run_torch
 from tests.export.test_graph import real, run
 from tfbert_npu.errors import ArtifactError
-from tfbert_npu.export.graph.model import GraphOptions, write_graph
 from tfbert_npu.export.picture import draw_search
-from tfbert_npu.export.quantize import transforms
-from tfbert_npu.export.quantize.activations import points, record
-from tfbert_npu.export.quantize.calibration import calibration_set, default_texts, read_texts, resized
-from tfbert_npu.export.quantize.emulation import product_error
-from tfbert_npu.export.quantize.hybrid import float16_tensors
-from tfbert_npu.export.quantize.measure import Quality, quality, rank_correlation
-from tfbert_npu.export.quantize.ranges import activation_range, rounded, rounding_error
-from tfbert_npu.export.quantize.recipe import Operator, Recipe, operators
-from tfbert_npu.export.quantize.search import frontier_of, search
-from tfbert_npu.export.quantize.study import SearchError, Trial
+from tfbert_npu.onnx.model import GraphOptions, write_graph
+from tfbert_npu.quantize import transforms
+from tfbert_npu.quantize.activations import points, record
+from tfbert_npu.quantize.calibration import calibration_set, default_texts, read_texts, resized
+from tfbert_npu.quantize.emulation import product_error
+from tfbert_npu.quantize.hybrid import float16_tensors
+from tfbert_npu.quantize.measure import Quality, quality, rank_correlation
+from tfbert_npu.quantize.ranges import activation_range, rounded, rounding_error
+from tfbert_npu.quantize.recipe import Operator, Recipe, operators
+from tfbert_npu.quantize.search import frontier_of, search
+from tfbert_npu.quantize.study import SearchError, Trial
 
 TOLERANCE = 1e-5
 

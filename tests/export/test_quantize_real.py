@@ -12,11 +12,11 @@ import pytest
 from tests.export.models import bert
 from tests.export.test_export_rknn import WIDE
 from tfbert_npu.export.gate import agreement
-from tfbert_npu.export.quantize.recipe import Operator, Recipe
-from tfbert_npu.export.quantize.study import SearchError
 from tfbert_npu.export.rknn import export_rknn
 from tfbert_npu.export.samples import random_inputs
 from tfbert_npu.export.source import ExportSource, tensorflow_reference
+from tfbert_npu.quantize.recipe import Operator, Recipe
+from tfbert_npu.quantize.study import SearchError
 from tfbert_npu.runtime import load_npu
 
 pytestmark = pytest.mark.slow

@@ -13,16 +13,16 @@ from hypothesis.extra import numpy as hnp
 from onnx import TensorProto, helper, numpy_helper
 
 from tests.export.models import bert, padded_inputs
-from tfbert_npu.export.graph.model import write_graph
-from tfbert_npu.export.grid import INT8, WEIGHT_ONLY, Grid
-from tfbert_npu.export.quantize.activations import record
-from tfbert_npu.export.quantize.hybrid import ranges_of
-from tfbert_npu.export.quantize.pipeline import quantise
-from tfbert_npu.export.quantize.ranges import rounded
-from tfbert_npu.export.quantize.recipe import Operator, Recipe, last_block, operators
-from tfbert_npu.export.quantize.rounding import gptq, round_weights
 from tfbert_npu.export.source import ExportSource
-from tfbert_npu.export.worker import VendorSession
+from tfbert_npu.onnx.model import write_graph
+from tfbert_npu.quantize.activations import record
+from tfbert_npu.quantize.grid import INT8, WEIGHT_ONLY, Grid
+from tfbert_npu.quantize.hybrid import ranges_of
+from tfbert_npu.quantize.pipeline import quantise
+from tfbert_npu.quantize.ranges import rounded
+from tfbert_npu.quantize.recipe import Operator, Recipe, last_block, operators
+from tfbert_npu.quantize.rounding import gptq, round_weights
+from tfbert_npu.rknn.worker import VendorSession
 
 WEIGHTS = hnp.arrays(
     np.float32,

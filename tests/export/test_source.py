@@ -10,10 +10,10 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from tfbert_npu.errors import CheckpointError
-from tfbert_npu.export.graph.model import head_outputs
 from tfbert_npu.export.onnx_file import compare_onnx, export_onnx
 from tfbert_npu.export.samples import random_inputs
 from tfbert_npu.export.source import CLASS_OF_HEAD, ExportSource, source_of, tensorflow_reference
+from tfbert_npu.onnx.model import head_outputs
 
 from .models import bert, padded_inputs
 
@@ -73,7 +73,7 @@ def test_weights_that_float16_cannot_hold_are_named(shared, tmp_path, value, mes
 
 
 def test_a_keras_encoder_is_its_own_reference(minilm):
-    from tfbert_npu.encoder import BertEncoder
+    from tfbert_npu.models.encoder import BertEncoder
 
     encoder = BertEncoder.from_pretrained(minilm)
     source = source_of(encoder)
@@ -91,7 +91,7 @@ def test_a_keras_encoder_is_its_own_reference(minilm):
 
 def test_the_mlm_view_brings_its_head(minilm):
     from tfbert_npu.config import BertConfig
-    from tfbert_npu.encoder import BertEncoder
+    from tfbert_npu.models.encoder import BertEncoder
 
     small = BertConfig(
         vocab_size=50, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16
@@ -114,8 +114,8 @@ def test_a_checkpoint_that_lacks_a_tensor_is_refused(tmp_path, shared):
 
 @pytest.mark.parametrize("head", sorted(set(CLASS_OF_HEAD) - {"encoder"}))
 def test_a_keras_head_is_its_own_reference_and_the_graph_agrees_with_it(head, tmp_path):
-    from tfbert_npu import heads
     from tfbert_npu.config import BertConfig
+    from tfbert_npu.models import heads
 
     config = BertConfig(
         vocab_size=60, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=24,
@@ -141,7 +141,7 @@ def test_a_keras_head_is_its_own_reference_and_the_graph_agrees_with_it(head, tm
 
 def test_a_causal_encoder_alone_is_refused_instead_of_exported_wrongly():
     from tfbert_npu.config import BertConfig
-    from tfbert_npu.encoder import BertEncoder
+    from tfbert_npu.models.encoder import BertEncoder
 
     small = BertConfig(
         vocab_size=50, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16

@@ -9,10 +9,10 @@ from importlib.resources import files
 
 import pytest
 
-from tfbert_npu.export.toolchain import find_toolchain, install_toolchain, toolchain_directory
-from tfbert_npu.export.toolchain.environment import MARKER, VARIABLE, ToolchainError, read_marker
+from tfbert_npu.rknn.toolchain import find_toolchain, install_toolchain, toolchain_directory
+from tfbert_npu.rknn.toolchain.environment import MARKER, VARIABLE, ToolchainError, read_marker
 
-PACKAGE = files("tfbert_npu.export.toolchain")
+PACKAGE = files("tfbert_npu.rknn.toolchain")
 
 
 @pytest.fixture(autouse=True)

@@ -7,13 +7,13 @@ import subprocess
 import numpy as np
 import pytest
 
-from tfbert_npu.export.compiler import Signature
-from tfbert_npu.export.graph.model import write_graph
 from tfbert_npu.export.rknn import export_rknn
 from tfbert_npu.export.source import ExportSource
-from tfbert_npu.export.toolchain import find_toolchain, install_toolchain
-from tfbert_npu.export.toolchain.environment import ToolchainError
-from tfbert_npu.export.worker import VendorSession, WorkerError
+from tfbert_npu.onnx.model import write_graph
+from tfbert_npu.rknn.compiler import Signature
+from tfbert_npu.rknn.toolchain import find_toolchain, install_toolchain
+from tfbert_npu.rknn.toolchain.environment import ToolchainError
+from tfbert_npu.rknn.worker import VendorSession, WorkerError
 
 from .models import bert
 from .test_export_rknn import WIDE

@@ -8,12 +8,12 @@ import pytest
 from tests.export.models import bert
 from tests.export.test_export_rknn import WIDE
 from tfbert_npu.export.gate import agreement
-from tfbert_npu.export.grid import WEIGHT_ONLY, Grid
-from tfbert_npu.export.quantize.pipeline import round_products
-from tfbert_npu.export.quantize.recipe import operators
 from tfbert_npu.export.rknn import export_rknn
 from tfbert_npu.export.samples import random_inputs
 from tfbert_npu.export.source import ExportSource
+from tfbert_npu.quantize.grid import WEIGHT_ONLY, Grid
+from tfbert_npu.quantize.pipeline import round_products
+from tfbert_npu.quantize.recipe import operators
 from tfbert_npu.runtime import load_npu
 
 PLATFORMS = {"w8a16": "rk3562", "w4a16": "rk3576"}
@@ -95,7 +95,7 @@ def test_all_lengths_in_one_file(small, toolchain, tmp_path, precision):
 def test_gptq_rounding_is_what_four_bits_need(small):
     """Without the compiler: the same model with weights rounded to nearest is worse by far."""
     from tests.export.test_graph import run
-    from tfbert_npu.export.graph.model import write_graph
+    from tfbert_npu.onnx.model import write_graph
 
     grid, batches = WEIGHT_ONLY["w4a16"], random_inputs(small.config, (2, 32), 8)
     inputs = random_inputs(small.config, (4, 32), 9)[-1]

@@ -14,8 +14,8 @@ import numpy as np
 import psutil
 import pytest
 
-from tfbert_npu.export.toolchain import Toolchain
-from tfbert_npu.export.worker import Limits, VendorSession, WorkerError
+from tfbert_npu.rknn.toolchain import Toolchain
+from tfbert_npu.rknn.worker import Limits, VendorSession, WorkerError
 
 FAKE = """
 import os, signal, sys, time
@@ -190,8 +190,8 @@ def test_the_process_dies_with_its_parent(session, tmp_path):
         f"""
         import os, signal, sys, threading
         from pathlib import Path
-        from tfbert_npu.export.toolchain import Toolchain
-        from tfbert_npu.export.worker import VendorSession
+        from tfbert_npu.rknn.toolchain import Toolchain
+        from tfbert_npu.rknn.worker import VendorSession
         one = VendorSession(Toolchain(Path(sys.executable), "0", None, "3", "x"), {str(tmp_path / "l")!r}, None,
                             {str(tmp_path)!r}, {str(tmp_path / "fake")!r})
         one.build("m.onnx", {{"how": "well"}})

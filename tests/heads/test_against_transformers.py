@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from tfbert_npu import heads
+from tfbert_npu.models import heads
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -200,8 +200,8 @@ def test_logits_loss_and_gradients(case, tmp_path, recwarn):
     np.testing.assert_allclose(float(loss), expected.item(), rtol=1e-5)
 
     gradients = tape.gradient(loss, [v.value for v in ours.trainable_variables])
-    from tfbert_npu.weights.names import head_rows
-    from tfbert_npu.weights.variables import rows_of, variable_at
+    from tfbert_npu.checkpoints.names import head_rows
+    from tfbert_npu.checkpoints.variables import rows_of, variable_at
 
     parameters = dict(model.named_parameters())
     found = {

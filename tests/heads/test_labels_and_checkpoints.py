@@ -9,7 +9,7 @@ from safetensors.numpy import load_file, save_file
 
 from tfbert_npu import BertConfig, BertEncoder
 from tfbert_npu.errors import CheckpointError
-from tfbert_npu.heads import (
+from tfbert_npu.models.heads import (
     BertForMaskedLM,
     BertForMultipleChoice,
     BertForNextSentencePrediction,

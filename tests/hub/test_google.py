@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file
 
 from tfbert_npu import pull_from_hub
+from tfbert_npu.checkpoints.google import find_prefix, read_google
 from tfbert_npu.config import BertConfig
 from tfbert_npu.errors import CheckpointError
-from tfbert_npu.weights.google import find_prefix, read_google
 
 
 @pytest.fixture

@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from tensorflow.core.protobuf import saved_model_pb2
 
 from tfbert_npu import BertConfig, BertEncoder, export_saved_model, pull_from_hub
+from tfbert_npu.checkpoints import tfhub
+from tfbert_npu.checkpoints.saved_model import read_saved_model
 from tfbert_npu.errors import ArtifactError, CheckpointError, TfbertNpuError, VocabularyError
-from tfbert_npu.weights import tfhub
-from tfbert_npu.weights.saved_model import read_saved_model
 
 CONFIG = BertConfig(
     vocab_size=30, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=12

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tfbert_npu.checkpoints.layout import find_layout, layout_of_file
 from tfbert_npu.errors import CheckpointError
-from tfbert_npu.weights.layout import find_layout, layout_of_file
 
 FIVE = ["model.safetensors", "pytorch_model.bin", "tf_model.h5", "flax_model.msgpack", "onnx/model.onnx"]
 HF = ["README.md", "config.json", "vocab.txt", "tokenizer.json", "tokenizer_config.json"]

@@ -15,9 +15,9 @@ import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
 from tfbert_npu import pull_from_hub
+from tfbert_npu.checkpoints.names import encoder_rows, pooler_rows
+from tfbert_npu.checkpoints.variables import variable_at
 from tfbert_npu.errors import CheckpointError
-from tfbert_npu.weights.names import encoder_rows, pooler_rows
-from tfbert_npu.weights.variables import variable_at
 
 NAMES = ("input_word_ids", "input_mask", "input_type_ids")
 

@@ -80,7 +80,7 @@ def test_dropout_works_in_training_only(config: BertConfig, batch: dict[str, np.
 
 
 def test_dropout_keeps_the_mean() -> None:
-    from tfbert_npu.layers.common import dropout
+    from tfbert_npu.models.common import dropout
 
     x = tf.ones((400, 500))
     dropped = dropout(x, 0.25, tf.constant([1, 2]), salt=3).numpy()

@@ -227,7 +227,7 @@ def test_a_failed_save_leaves_the_old_checkpoint(
         Path(str(arguments[1])).write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("tfbert_npu.weights.pretrained.save_file", full)
+    monkeypatch.setattr("tfbert_npu.checkpoints.pretrained.save_file", full)
     with pytest.raises(OSError, match="No space left"):
         BertEncoder(config).save_pretrained(checkpoint)
     assert {path.name: path.read_bytes() for path in checkpoint.iterdir()} == before

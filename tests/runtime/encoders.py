@@ -9,9 +9,9 @@ from typing import Any
 from tests.runtime.artifacts import CONFIG, SHAPES, write_artifact
 from tfbert_npu import BertConfig, BertEncoder
 from tfbert_npu.artifact.embeddings import HostEmbeddings
-from tfbert_npu.export.compiler import Signature
-from tfbert_npu.export.graph.model import GraphOptions, Head, write_graph
 from tfbert_npu.export.source import source_of
+from tfbert_npu.onnx.model import GraphOptions, Head, write_graph
+from tfbert_npu.rknn.compiler import Signature
 
 SMALL = {**CONFIG, "vocab_size": 97}
 

@@ -10,9 +10,8 @@ from click.testing import CliRunner
 
 from tests.runtime.artifacts import write_artifact, write_foreign
 from tests.runtime.conftest import make_board
-from tfbert_npu import doctor
 from tfbert_npu.cli.doctor import doctor as command
-from tfbert_npu.runtime import soc
+from tfbert_npu.runtime import doctor, soc
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import tensorflow as tf
 from tests.runtime.conftest import Board
 from tests.runtime.encoders import export_small
 from tfbert_npu import BertEncoder, BertPreprocessor
-from tfbert_npu.export.toolchain.environment import ToolchainError, find_toolchain
+from tfbert_npu.rknn.toolchain.environment import ToolchainError, find_toolchain
 from tfbert_npu.runtime import BackendError, load_npu
 
 TEXTS = [

@@ -11,8 +11,8 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
+from tfbert_npu._files import replacing
 from tfbert_npu.errors import ArtifactError
-from tfbert_npu.files import replacing
 
 EMBEDDINGS = "embeddings.safetensors"
 _WORDS = "embeddings.word_embeddings.weight"

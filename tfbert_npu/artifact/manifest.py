@@ -11,9 +11,9 @@ from importlib.resources import files
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
+from tfbert_npu._files import replacing
 from tfbert_npu.artifact.hashing import sha256_of
 from tfbert_npu.errors import ArtifactError
-from tfbert_npu.files import replacing
 
 MANIFEST = "manifest.json"
 FORMAT_VERSION = 1

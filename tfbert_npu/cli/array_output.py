@@ -12,7 +12,7 @@ from typing import IO, BinaryIO, Protocol
 import click
 import numpy as np
 
-from tfbert_npu.files import replacing
+from tfbert_npu._files import replacing
 
 
 class VectorSink(Protocol):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from tfbert_npu.doctor import Report
+    from tfbert_npu.runtime.doctor import Report
 
 
 @click.command()
@@ -20,7 +20,7 @@ def doctor(artifact: str | None, as_json: bool) -> None:
 
     The exit code is 1 if something stands in the way, each with its remedy; a machine without an NPU is none.
     """
-    from tfbert_npu.doctor import examine
+    from tfbert_npu.runtime.doctor import examine
 
     report = examine(artifact)
     if as_json:

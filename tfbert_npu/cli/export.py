@@ -151,7 +151,7 @@ def export(model: str, out: Path, format: str, **options: Any) -> None:
 
 def _export_rknn(model: str, out: Path, options: dict[str, Any]) -> None:
     from tfbert_npu.export.rknn import export_rknn
-    from tfbert_npu.export.worker import Limits
+    from tfbert_npu.rknn.worker import Limits
 
     with Steps() as say:
         manifest = export_rknn(
@@ -211,7 +211,7 @@ def _export_saved_model(model: str, out: Path, options: dict[str, Any]) -> None:
     saved_model = require("tfbert_npu.export.saved_model", "tf")
     if out.is_dir() and any(out.iterdir()) and not options["overwrite"]:
         raise FileExistsError(f"{out} is not empty; choose another directory or pass --overwrite")
-    from tfbert_npu.encoder import BertEncoder
+    from tfbert_npu.models.encoder import BertEncoder
 
     saved_model.export_saved_model(BertEncoder.from_pretrained(model), out)
     click.echo(f"{out}: a TF-Hub SavedModel")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from tfbert_npu.export.toolchain import (
+from tfbert_npu.rknn.toolchain import (
     DEFAULT_VERSION,
     SUPPORTED_VERSIONS,
     Toolchain,

@@ -50,7 +50,7 @@ def _hashes(encoder: Any) -> Iterator[str]:
 
     Version 0.1.0 hashed that head's tensors also where the encoder was exported without it.
     """
-    from tfbert_npu.weights.variables import extract, rows_of
+    from tfbert_npu.checkpoints.variables import extract, rows_of
 
     rows = rows_of(encoder)
     alone = [row for row in rows if not row.attribute.startswith("mlm_head.")]

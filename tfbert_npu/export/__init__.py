@@ -1,4 +1,1 @@
-"""A model leaves the package: as a SavedModel, as ONNX, or as a directory for a Rockchip NPU.
-
-The only place that knows ONNX or rknn-toolkit2.
-"""
+"""A model leaves the package: as a SavedModel, as ONNX, or as a directory for a Rockchip NPU."""

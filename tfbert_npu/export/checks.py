@@ -15,16 +15,16 @@ import numpy as np
 from tfbert_npu.artifact.rknn_file import read_rknn
 from tfbert_npu.errors import ArtifactError
 from tfbert_npu.export import gate
-from tfbert_npu.export.compiler import Signature, simulate
-from tfbert_npu.export.cost import Cost
 from tfbert_npu.export.onnx_file import prepared, run_onnx
 from tfbert_npu.export.options import RknnOptions, Shape
-from tfbert_npu.export.quantize.calibration import calibration_set
-from tfbert_npu.export.quantize.recipe import Recipe
 from tfbert_npu.export.samples import TEXTS, Inputs, random_inputs, text_inputs
 from tfbert_npu.export.source import FLOAT16_MAX, ExportSource
-from tfbert_npu.export.toolchain.environment import Toolchain
-from tfbert_npu.export.worker import Limits, VendorSession
+from tfbert_npu.quantize.calibration import calibration_set
+from tfbert_npu.quantize.recipe import Recipe
+from tfbert_npu.rknn.compiler import Signature, simulate
+from tfbert_npu.rknn.cost import Cost
+from tfbert_npu.rknn.toolchain.environment import Toolchain
+from tfbert_npu.rknn.worker import Limits, VendorSession
 
 _GATE_RUNS = 4
 

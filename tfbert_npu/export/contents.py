@@ -16,12 +16,12 @@ from tfbert_npu.artifact.manifest import Manifest, ModelFile, SupportFile, Suppo
 from tfbert_npu.artifact.rk_transformers import HF_INPUTS
 from tfbert_npu.export import gate
 from tfbert_npu.export.card import write_card
-from tfbert_npu.export.compiler import Signature
-from tfbert_npu.export.cost import Cost
 from tfbert_npu.export.options import RknnOptions, Shape
-from tfbert_npu.export.quantize.hybrid import document_name
 from tfbert_npu.export.source import CLASS_OF_HEAD, TOKENIZER_FILES, ExportSource
-from tfbert_npu.export.toolchain.environment import Toolchain
+from tfbert_npu.quantize.hybrid import document_name
+from tfbert_npu.rknn.compiler import Signature
+from tfbert_npu.rknn.cost import Cost
+from tfbert_npu.rknn.toolchain.environment import Toolchain
 
 COSTS = "cost.json"
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from tfbert_npu.export.checks import StrictError
 from tfbert_npu.export.directory import staged
 from tfbert_npu.export.gate import GateError
-from tfbert_npu.export.quantize.study import SearchError
-from tfbert_npu.export.worker import WorkerError
+from tfbert_npu.quantize.study import SearchError
+from tfbert_npu.rknn.worker import WorkerError
 
 LOG = "compiler.log"
 SEARCH = "search.json"

@@ -62,7 +62,7 @@ def take_apart(model: Any) -> tuple[Any, KerasHead]:
     Raises:
         ValueError: The model is not of that form.
     """
-    from tfbert_npu.encoder import BertEncoder
+    from tfbert_npu.models.encoder import BertEncoder
 
     if not hasattr(model, "operations") or not hasattr(model, "output_names"):
         raise ValueError(_form(model, "it is not functional"))
@@ -99,7 +99,7 @@ def _converted(model: Any, used: Sequence[tuple[str, Any]]) -> KerasHead:
     import onnx
     import tensorflow as tf
 
-    from tfbert_npu.export.graph.builder import IR_VERSION, OPSET
+    from tfbert_npu.onnx.builder import IR_VERSION, OPSET
 
     after = keras.Model([tensor for _, tensor in used], model.outputs)
     takes = tuple(name for name, _ in used)

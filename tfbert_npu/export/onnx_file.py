@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 
+from tfbert_npu._files import replacing
 from tfbert_npu.artifact.embeddings import HostEmbeddings
 from tfbert_npu.errors import require
 from tfbert_npu.export.directory import explaining_full_disk
 from tfbert_npu.export.gate import Agreement, GateError, agreement, failures, worst_of
-from tfbert_npu.export.graph.model import Dim, EmbeddingPlace, GraphOptions, Head
 from tfbert_npu.export.samples import random_inputs
 from tfbert_npu.export.source import ExportSource, graph_of, outputs_of, source_of, tensorflow_reference
-from tfbert_npu.files import replacing
+from tfbert_npu.onnx.model import Dim, EmbeddingPlace, GraphOptions, Head
 
 _ONNX_MIN_COSINE = 0.999999
 

@@ -8,9 +8,9 @@ from typing import Any, Literal, get_args
 
 from tfbert_npu.artifact.manifest import Layout, Precision
 from tfbert_npu.config import BertConfig
-from tfbert_npu.export.graph.model import EmbeddingPlace
-from tfbert_npu.export.grid import WEIGHT_ONLY, Grid
+from tfbert_npu.onnx.model import EmbeddingPlace
 from tfbert_npu.platforms import PLATFORMS, Platform, platform_named
+from tfbert_npu.quantize.grid import WEIGHT_ONLY, Grid
 
 OptimizationLevel = Literal[0, 1, 2, 3]
 

@@ -25,23 +25,23 @@ from tfbert_npu.export.checks import (
     gate_inputs,
     pass_gate,
 )
-from tfbert_npu.export.compiler import Signature, compile_file, custom_string
 from tfbert_npu.export.contents import Exported, write_contents
-from tfbert_npu.export.cost import Cost
 from tfbert_npu.export.directory import check_target
 from tfbert_npu.export.evidence import LOG, staged_with_evidence
-from tfbert_npu.export.graph.model import GraphOptions, Head
 from tfbert_npu.export.onnx_file import prepared
 from tfbert_npu.export.options import Shape, checked_options
-from tfbert_npu.export.quantize.calibration import default_texts, resized
-from tfbert_npu.export.quantize.hybrid import document_name
-from tfbert_npu.export.quantize.pipeline import compile_int8, quantise, round_products
-from tfbert_npu.export.quantize.recipe import Recipe, last_block
-from tfbert_npu.export.quantize.search import search
-from tfbert_npu.export.quantize.study import Study
 from tfbert_npu.export.source import graph_of, source_of, tensorflow_reference
-from tfbert_npu.export.toolchain.environment import find_toolchain
-from tfbert_npu.export.worker import Limits, VendorSession
+from tfbert_npu.onnx.model import GraphOptions, Head
+from tfbert_npu.quantize.calibration import default_texts, resized
+from tfbert_npu.quantize.hybrid import document_name
+from tfbert_npu.quantize.pipeline import compile_int8, quantise, round_products
+from tfbert_npu.quantize.recipe import Recipe, last_block
+from tfbert_npu.quantize.search import search
+from tfbert_npu.quantize.study import Study
+from tfbert_npu.rknn.compiler import Signature, compile_file, custom_string
+from tfbert_npu.rknn.cost import Cost
+from tfbert_npu.rknn.toolchain.environment import find_toolchain
+from tfbert_npu.rknn.worker import Limits, VendorSession
 
 
 def export_rknn(

@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from tfbert_npu.checkpoints.tfhub import CONFIG_ASSET
 from tfbert_npu.errors import require
 from tfbert_npu.export.delegated import refuse_delegated
-from tfbert_npu.weights.tfhub import CONFIG_ASSET
 
 ENCODER_INPUTS = ("input_word_ids", "input_mask", "input_type_ids")
 MLM_POSITIONS = "masked_lm_positions"
@@ -65,8 +65,8 @@ def export_saved_model(
 def _root(
     layer: Any, vocab_file: Any, do_lower_case: bool | None, scratch: Path
 ) -> tuple[Any, dict[str, Any]]:
-    from tfbert_npu.encoder import BertEncoder
-    from tfbert_npu.heads.base import BertHead
+    from tfbert_npu.models.encoder import BertEncoder
+    from tfbert_npu.models.head import BertHead
     from tfbert_npu.preprocess import BertPreprocessor
 
     refuse_delegated(layer)
@@ -112,7 +112,7 @@ def _head_root(head: Any) -> tuple[Any, dict[str, Any]]:
     """A task head; its inputs are the encoder's, [B, C, S] for multiple choice."""
     import tensorflow as tf
 
-    from tfbert_npu.heads import BertForMultipleChoice
+    from tfbert_npu.models.heads import BertForMultipleChoice
 
     head.build()
     inputs = list(ENCODER_INPUTS if head.config.type_vocab_size else ENCODER_INPUTS[:2])

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from tfbert_npu.checkpoints.tfhub import CONFIG_ASSET
 from tfbert_npu.preprocess.options import Trimming
 from tfbert_npu.preprocess.trimming import trim_pair
-from tfbert_npu.weights.tfhub import CONFIG_ASSET
 
 
 def preprocessor_root(preprocessor: Any, scratch: Path) -> tuple[Any, dict[str, Any]]:

@@ -14,9 +14,13 @@ from typing import Any
 import numpy as np
 
 from tfbert_npu.artifact.hashing import state_sha256
+from tfbert_npu.checkpoints.repository import local_directory
+from tfbert_npu.checkpoints.safetensors_files import read_tensors
+from tfbert_npu.checkpoints.state import State, check_state, has_pooler, to_state
 from tfbert_npu.config import BertConfig
 from tfbert_npu.export.delegated import refuse_delegated
-from tfbert_npu.export.graph.model import (
+from tfbert_npu.export.keras_head import KerasHead, attach
+from tfbert_npu.onnx.model import (
     GraphOptions,
     Head,
     check_head,
@@ -25,10 +29,6 @@ from tfbert_npu.export.graph.model import (
     tensors_under,
     write_graph,
 )
-from tfbert_npu.export.keras_head import KerasHead, attach
-from tfbert_npu.repository import local_directory
-from tfbert_npu.weights.safetensors_files import read_tensors
-from tfbert_npu.weights.state import State, check_state, has_pooler, to_state
 
 Reference = Callable[[Mapping[str, np.ndarray]], Mapping[str, Any]]
 
@@ -162,7 +162,7 @@ def _from_directory(model: str | os.PathLike[str], head: Head | None) -> ExportS
     state = to_state(read_tensors(directory), config)
     if head is None:
         head = _head_in(directory / "config.json")
-    from tfbert_npu.weights.names import encoder_rows, pooler_rows
+    from tfbert_npu.checkpoints.names import encoder_rows, pooler_rows
 
     rows = [*encoder_rows(config), *(pooler_rows(config) if has_pooler(state, config) else ())]
     check_state(state, rows, config)
@@ -191,17 +191,17 @@ def _head_of_class(name: str) -> Head | None:
 
 
 def _from_keras(model: Any) -> ExportSource:
-    if "tfbert_npu.encoder" not in sys.modules:  # then it cannot be one of ours
+    if "tfbert_npu.models.encoder" not in sys.modules:  # then it cannot be one of ours
         raise ValueError(_strange(model))
     import keras
 
-    from tfbert_npu.encoder import BertEncoder
+    from tfbert_npu.checkpoints.names import head_rows
+    from tfbert_npu.checkpoints.variables import extract, rows_of
     from tfbert_npu.export.keras_head import outputs_by_name, take_apart
-    from tfbert_npu.heads import BertForMaskedLM
-    from tfbert_npu.heads.base import BertHead
-    from tfbert_npu.mlm import MaskedLMEncoder
-    from tfbert_npu.weights.names import head_rows
-    from tfbert_npu.weights.variables import extract, rows_of
+    from tfbert_npu.models.encoder import BertEncoder
+    from tfbert_npu.models.head import BertHead
+    from tfbert_npu.models.heads import BertForMaskedLM
+    from tfbert_npu.models.mlm import MaskedLMEncoder
 
     if isinstance(model, keras.layers.Layer):  # a keras.Model is one
         refuse_delegated(model)  # its outputs, the reference of the gate, would be the NPU's own
@@ -244,12 +244,12 @@ def tensorflow_reference(source: ExportSource) -> ExportSource:
     if source.reference is not None:
         return source
     try:
-        from tfbert_npu import heads
-        from tfbert_npu.encoder import BertEncoder
+        from tfbert_npu.models import heads
+        from tfbert_npu.models.encoder import BertEncoder
     except ImportError:
         return source
-    from tfbert_npu.weights.head_files import build_head
-    from tfbert_npu.weights.variables import assign, rows_of
+    from tfbert_npu.checkpoints.head_files import build_head
+    from tfbert_npu.checkpoints.variables import assign, rows_of
 
     if source.head == "encoder":
         encoder = BertEncoder(

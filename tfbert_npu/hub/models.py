@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 
 import tfbert_npu
+from tfbert_npu.checkpoints.checkpoint import Checkpoint
+from tfbert_npu.checkpoints.layout import Form
+from tfbert_npu.checkpoints.reading import read_form
+from tfbert_npu.checkpoints.state import has_mlm_head
 from tfbert_npu.config import BertConfig
 from tfbert_npu.errors import CheckpointError
-from tfbert_npu.weights.checkpoint import Checkpoint
-from tfbert_npu.weights.layout import Form
-from tfbert_npu.weights.reading import read_form
-from tfbert_npu.weights.state import has_mlm_head
 
 
 def pull_model(folder: Path, form: Form) -> Any:
@@ -41,7 +41,7 @@ def build_model(checkpoint: Checkpoint, folder: Path, name: str | None = None) -
     Raises:
         CheckpointError: It holds the weights of no head.
     """
-    from tfbert_npu.weights.head_files import build_head
+    from tfbert_npu.checkpoints.head_files import build_head
 
     config, state = checkpoint.config, checkpoint.state
     name = name or _class_of(state)

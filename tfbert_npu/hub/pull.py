@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
+from tfbert_npu.checkpoints.layout import Component, Layout, find_layout, layout_of_file
+from tfbert_npu.checkpoints.repository import local_directory
 from tfbert_npu.errors import CheckpointError, require
 from tfbert_npu.paths import list_files
-from tfbert_npu.repository import local_directory
-from tfbert_npu.weights.layout import Component, Layout, find_layout, layout_of_file
 
 
 def pull_from_hub(
@@ -120,9 +120,9 @@ def _from_checkpoint(folder: Path, layout: Layout, component: Component, name: s
         from tfbert_npu.hub.models import pull_model
 
         return pull_model(folder, layout.form)
-    from tfbert_npu.encoder import BertEncoder
-    from tfbert_npu.weights.pretrained import build_encoder
-    from tfbert_npu.weights.reading import read_form
+    from tfbert_npu.checkpoints.pretrained import build_encoder
+    from tfbert_npu.checkpoints.reading import read_form
+    from tfbert_npu.models.encoder import BertEncoder
 
     checkpoint = read_form(folder, layout.form)
     encoder = build_encoder(BertEncoder, checkpoint.config, checkpoint.state, folder)
@@ -131,8 +131,8 @@ def _from_checkpoint(folder: Path, layout: Layout, component: Component, name: s
 
 
 def _from_saved_model(folder: Path, component: Component, trust: bool, allow_ops: Sequence[str]) -> Any:
-    from tfbert_npu.weights.saved_model import read_saved_model
-    from tfbert_npu.weights.tfhub import kind_of, read_encoder, read_preprocessor
+    from tfbert_npu.checkpoints.saved_model import read_saved_model
+    from tfbert_npu.checkpoints.tfhub import kind_of, read_encoder, read_preprocessor
 
     model = read_saved_model(folder)
     model.refuse_dangerous_ops(allow_ops)
@@ -153,8 +153,8 @@ def _from_saved_model(folder: Path, component: Component, trust: bool, allow_ops
                 if checkpoint.vocabulary is None or checkpoint.lower_case is None:
                     raise CheckpointError(f"{folder} has no vocab_file and do_lower_case")
                 return _tfhub_preprocessor(checkpoint.vocabulary, checkpoint.lower_case, 128)
-            from tfbert_npu.encoder import BertEncoder
-            from tfbert_npu.weights.pretrained import build_encoder
+            from tfbert_npu.checkpoints.pretrained import build_encoder
+            from tfbert_npu.models.encoder import BertEncoder
 
             encoder = build_encoder(BertEncoder, checkpoint.config, checkpoint.state, folder)
             _remember_vocabulary(encoder, checkpoint.vocabulary, checkpoint.lower_case)

@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tfbert_npu.checkpoints.repository import first_line, unreachable
 from tfbert_npu.hub.card import CARD, MANIFEST, CardInfo, make_card
 from tfbert_npu.paths import file_inside, list_files
-from tfbert_npu.repository import first_line, unreachable
 
 
 def push_to_hub(

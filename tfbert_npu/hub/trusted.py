@@ -10,8 +10,8 @@ from typing import Any
 
 import keras
 
+from tfbert_npu.checkpoints.saved_model import SAVED_MODEL, SavedModel, read_saved_model
 from tfbert_npu.errors import CheckpointError, require
-from tfbert_npu.weights.saved_model import SAVED_MODEL, SavedModel, read_saved_model
 
 
 @keras.saving.register_keras_serializable(package="tfbert_npu")

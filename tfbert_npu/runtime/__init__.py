@@ -5,7 +5,7 @@ Names load on first use.
 
 from __future__ import annotations
 
-from tfbert_npu.lazy import lazy_names
+from tfbert_npu._lazy import lazy_names
 
 _HOME = {
     "Backend": ".backend",

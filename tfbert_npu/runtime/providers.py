@@ -17,7 +17,7 @@ from tfbert_npu.runtime.files import Artifact, VerifiedFile
 Provider = Callable[[Artifact, VerifiedFile, str | os.PathLike[str] | None], Backend]
 """Makes a backend of an artefact, its ONNX file, and the toolchain that the caller named."""
 
-_HOMES: dict[BackendName, str] = {"simulator": "tfbert_npu.export.simulator"}
+_HOMES: dict[BackendName, str] = {"simulator": "tfbert_npu.rknn.simulator"}
 _providers: dict[BackendName, Provider] = {}
 
 AnyProvider = TypeVar("AnyProvider", bound=Provider)

@@ -1,13 +1,13 @@
 """What a user asks of a model: fill in a word, a class, named entities, an answer, a vector.
 
-Plain functions over a model and its preprocessor. A model is any of the heads of `tfbert_npu.heads`, or any
-callable over the encoder's inputs as int32 numpy arrays, such as a `load_npu` session: the functions import
-no TensorFlow of their own. Names load on first use.
+Plain functions over a model and its preprocessor. A model is any of the heads of
+`tfbert_npu.models.heads`, or any callable over the encoder's inputs as int32 numpy arrays, such as a
+`load_npu` session: the functions import no TensorFlow of their own. Names load on first use.
 """
 
 from __future__ import annotations
 
-from tfbert_npu.lazy import lazy_names
+from tfbert_npu._lazy import lazy_names
 
 _HOME = {
     "answer": ".answers",

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from tfbert_npu.files import replacing
+from tfbert_npu._files import replacing
 from tfbert_npu.preprocess import BertTokenizer
 from tfbert_npu.train.batches import Batches, BatchOptions, balanced_weights
 from tfbert_npu.train.data_options import DataOptions, TaskName

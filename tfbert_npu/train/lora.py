@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from tfbert_npu.weights.names import head_rows
-from tfbert_npu.weights.variables import assign, extract, rows_of
+from tfbert_npu.checkpoints.names import head_rows
+from tfbert_npu.checkpoints.variables import assign, extract, rows_of
 
 
 def add_lora(model: Any, rank: int, alpha: float | None = None) -> None:

@@ -8,8 +8,8 @@ from typing import Any
 import keras
 from keras import ops
 
-from tfbert_npu.encoder import BertEncoder
 from tfbert_npu.errors import require
+from tfbert_npu.models.encoder import BertEncoder
 
 tf = require("tensorflow", "tf")
 

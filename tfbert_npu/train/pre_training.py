@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from tfbert_npu._files import replacing
 from tfbert_npu.errors import require
-from tfbert_npu.files import replacing
-from tfbert_npu.heads import BertForMaskedLM, BertForPreTraining
+from tfbert_npu.models.heads import BertForMaskedLM, BertForPreTraining
 from tfbert_npu.preprocess import BertTokenizer
 from tfbert_npu.tasks.running import call
 from tfbert_npu.train.batches import Batches, BatchOptions

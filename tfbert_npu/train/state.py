@@ -16,8 +16,8 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from tfbert_npu._files import replacing
 from tfbert_npu.errors import CheckpointError
-from tfbert_npu.files import replacing
 
 FILE = "training_state.safetensors"
 

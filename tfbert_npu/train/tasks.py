@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Generic, TypeVar, get_args
 import numpy as np
 
 from tfbert_npu.config import ProblemType
-from tfbert_npu.heads import (
+from tfbert_npu.models.heads import (
     BertForMultipleChoice,
     BertForQuestionAnswering,
     BertForSequenceClassification,

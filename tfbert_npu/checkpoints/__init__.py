@@ -1,0 +1,1 @@
+"""Every file format of a BERT checkpoint, and fetching one. No Keras."""

@@ -1,0 +1,305 @@
+"""What every task head shares: the encoder, labels, `compile`, and Hugging Face files both ways."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import keras
+from keras import ops
+
+from tfbert_npu.checkpoints.names import HeadPart
+from tfbert_npu.config import BertConfig, ProblemType
+from tfbert_npu.models.common import dense, dropout
+from tfbert_npu.models.encoder import BertEncoder
+from tfbert_npu.models.inputs import MLM_POSITIONS, check_inputs
+
+Parts = tuple[tuple[HeadPart, int], ...]
+
+
+class BertHead(keras.Model):
+    """Base of the task heads; not used itself.
+
+    A head names its linear layers in `_parts` (pairs of `weights.names.HeadPart` and number of outputs, where
+    0 stands for the number of labels and -1 for the hidden size), says what it needs of the encoder, and
+    implements `call`.
+
+    Args:
+        encoder: The encoder to put the head on, or the `BertConfig` (or its fields) of a new one.
+        num_labels: Number of labels; by default the configuration's.
+        labels: Names of the labels, in the order of their class indices, instead of `num_labels`.
+        problem_type: `"single_label_classification"`, `"multi_label_classification"` or `"regression"`; by
+            default the configuration's, else regression for one label and single label for more.
+        gradient_checkpointing: See `BertEncoder`; for a new encoder only.
+        **kwargs: Arguments of `keras.Model`: `name`, `dtype`, `trainable`.
+
+    Raises:
+        ValueError: The encoder lacks what the head needs, or DistilBERT has no such head.
+    """
+
+    built: bool
+    mlm_head: Any
+
+    _parts: ClassVar[Parts] = ()
+    _pooler: ClassVar[bool] = False
+    _mlm: ClassVar[bool] = False
+    _causal: ClassVar[bool] = False
+    _distilbert: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        encoder: BertEncoder | BertConfig | Mapping[str, Any],
+        *,
+        num_labels: int | None = None,
+        labels: Sequence[str] | None = None,
+        problem_type: ProblemType | None = None,
+        gradient_checkpointing: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        if not isinstance(encoder, BertEncoder):
+            if not isinstance(encoder, BertConfig):
+                encoder = BertConfig(**encoder)
+            encoder = BertEncoder(
+                encoder,
+                add_pooler=self._pooler,
+                mlm=self._mlm,
+                causal=self._causal,
+                gradient_checkpointing=gradient_checkpointing,
+                dtype=kwargs.get("dtype"),
+                name="encoder",
+            )
+        kwargs.setdefault("dtype", encoder.dtype_policy)
+        super().__init__(**kwargs)
+        self._check_encoder(encoder)
+        self.encoder = encoder
+        if self._mlm:
+            self.mlm_head = encoder.mlm_head
+        self.config = with_labels(encoder.config, num_labels, labels, problem_type)
+        self.seed_generator = keras.random.SeedGenerator()
+        for part in self.parts:
+            setattr(self, part, dense(self.parts[part], self.config, self.dtype_policy, part))
+
+    @property
+    def parts(self) -> dict[HeadPart, int]:
+        """The head's linear layers and how many outputs each has."""
+        sizes = {0: self.config.num_labels, -1: self.config.hidden_size}
+        return {part: sizes.get(outputs, outputs) for part, outputs in self._parts_of(self.config)}
+
+    @classmethod
+    def _parts_of(cls, config: BertConfig) -> Parts:
+        return cls._parts
+
+    def _check_encoder(self, encoder: BertEncoder) -> None:
+        name = type(self).__name__
+        if encoder.config.model_type == "distilbert" and not self._distilbert:
+            raise ValueError(f"there is no {name} for DistilBERT; use BertForMaskedLM or a BERT checkpoint")
+        if self._mlm and encoder.mlm_head is None:
+            raise ValueError(
+                f"{name} needs an encoder with a masked language model head; make it with mlm=True"
+            )
+        if self._causal != encoder.causal:
+            raise ValueError(
+                f"{name} needs an encoder with causal={self._causal}; make it so, or let the head make it"
+            )
+
+    @property
+    def architecture(self) -> str:
+        """Name of transformers' class with the same weights."""
+        name = type(self).__name__
+        return name.replace("Bert", "DistilBert", 1) if self.config.model_type == "distilbert" else name
+
+    def build(self, input_shape: Any = None) -> None:
+        """Create every weight; their sizes do not depend on the input."""
+        if self.built:
+            return
+        self.encoder.build()
+        for part in self.parts:
+            getattr(self, part).build((None, self.config.hidden_size))
+        self.built = True
+
+    def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        """Check the inputs, then call the model."""
+        return super().__call__(self._checked(inputs), *args, **kwargs)
+
+    def _checked(self, inputs: Any) -> dict[str, Any]:
+        mlm = self._mlm and isinstance(inputs, Mapping) and MLM_POSITIONS in inputs
+        return check_inputs(inputs, self.config, mlm=mlm)
+
+    def _drop(self, x: Any, training: bool | None, rate: float | None = None) -> Any:
+        # A salted seed, as in the encoder: one generator serves the head's only dropout.
+        if rate is None:
+            rate = self.config.classifier_dropout
+        if rate is None:
+            rate = self.config.hidden_dropout_prob
+        seed = self.seed_generator.next() if training and rate else None
+        return dropout(x, rate, seed, salt=4)
+
+    @property
+    def num_classes(self) -> int | None:
+        """Number of values that an integer label may have; None where labels are no class indices."""
+        return None
+
+    def default_loss(self) -> Any:
+        """The loss of transformers' class of that name: a Keras loss, or a dict of them by output."""
+        raise NotImplementedError
+
+    def default_loss_weights(self) -> dict[str, float] | None:
+        """Weight of each output's loss, where there are several."""
+        return None
+
+    def compile(
+        self,
+        optimizer: Any = "rmsprop",
+        loss: Any = "auto",
+        loss_weights: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        """`keras.Model.compile`, where `loss="auto"` is the head's own loss (`default_loss`)."""
+        if isinstance(loss, str) and loss == "auto":
+            loss = self.default_loss()
+            loss_weights = self.default_loss_weights() if loss_weights is None else loss_weights
+        super().compile(optimizer=optimizer, loss=loss, loss_weights=loss_weights, **kwargs)
+
+    def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
+        # To learn a batch's shapes Keras averages it over the replicas, which fails for a dict over several
+        # machines; the part of a single replica says as much.
+        strategy = self.distribute_strategy
+        if iterator is not None and strategy.num_replicas_in_sync > 1:
+            _, _, batches = next(iter(iterator))
+            data_batch = keras.tree.map_structure(
+                lambda value: strategy.experimental_local_results(value)[0], next(batches)
+            )
+            iterator = None
+        super()._maybe_symbolic_build(iterator=iterator, data_batch=data_batch)
+
+    def train_step(self, data: Any) -> dict[str, Any]:
+        """One step of `fit`."""
+        return self._reducible(super().train_step(data))
+
+    def test_step(self, data: Any) -> dict[str, Any]:
+        """One step of `evaluate`."""
+        return self._reducible(super().test_step(data))
+
+    def _reducible(self, logs: dict[str, Any]) -> dict[str, Any]:
+        # Over several machines Keras averages a step's logs along an axis that scalars do not have.
+        if self.distribute_strategy.cluster_resolver is None:
+            return logs
+        return {name: ops.reshape(value, (1,)) for name, value in logs.items()}
+
+    def compile_from_config(self, config: dict[str, Any]) -> None:
+        """Compile as a saved model was, optimizer state to be filled in by the loader."""
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        if self.optimizer is not None and self.built:
+            self.optimizer.build(self.trainable_variables)
+
+    def get_config(self) -> dict[str, Any]:
+        """What `from_config` rebuilds the model from."""
+        return {
+            "name": self.name,
+            "trainable": self.trainable,
+            "dtype": keras.saving.serialize_keras_object(self.dtype_policy),
+            "encoder": keras.saving.serialize_keras_object(self.encoder),
+            "labels": None if self.config.id2label is None else list(self.config.id2label),
+            "problem_type": self.config.problem_type,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> BertHead:
+        """Rebuild the model, encoder included."""
+        config = dict(config)
+        encoder = keras.saving.deserialize_keras_object(config.pop("encoder"), custom_objects=custom_objects)
+        dtype = keras.saving.deserialize_keras_object(config.pop("dtype"), custom_objects=custom_objects)
+        return cls(encoder, dtype=dtype, **config)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        dir_or_repo: str | os.PathLike[str],
+        *,
+        num_labels: int | None = None,
+        labels: Sequence[str] | None = None,
+        problem_type: ProblemType | None = None,
+        revision: str | None = None,
+        token: str | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
+        local_files_only: bool = False,
+        **kwargs: Any,
+    ) -> Any:
+        """Load a checkpoint of this or of another architecture over the same encoder.
+
+        What the checkpoint does not hold (a pooler, the language model head, the task's own layers, or those
+        for another number of labels or other label names than asked for) is initialised anew, and one
+        warning lists it.
+
+        Args:
+            dir_or_repo: A directory, or a hub repository such as `"google-bert/bert-base-uncased"`, of any
+                form that `BertEncoder.from_pretrained` reads.
+            num_labels: Number of labels; by default the checkpoint's.
+            labels: Names of the labels, instead of `num_labels`.
+            problem_type: See the class.
+            revision: Branch, tag or commit of the repository.
+            token: Hub access token.
+            cache_dir: Where downloads are kept.
+            local_files_only: Never ask the network.
+            **kwargs: Arguments of the class: `dtype`, `name`, `trainable`, `gradient_checkpointing`.
+
+        Raises:
+            OSError: No such directory or repository, or a file is not in it.
+            CheckpointError: A file is of another model or damaged; a tensor of the encoder is missing, or one
+                is unknown or of another shape.
+        """
+        from tfbert_npu.checkpoints.head_files import load_head
+
+        hub_options = {
+            "revision": revision,
+            "token": token,
+            "cache_dir": cache_dir,
+            "local_files_only": local_files_only,
+        }
+        return load_head(cls, dir_or_repo, hub_options, num_labels, labels, problem_type, **kwargs)
+
+    def save_pretrained(self, directory: str | os.PathLike[str]) -> None:
+        """Write `config.json` and `model.safetensors`, which transformers' class of that name reads.
+
+        Args:
+            directory: Made if need be. Other files in it stay as they are.
+        """
+        from tfbert_npu.checkpoints.head_files import save_head
+
+        save_head(self, directory)
+
+
+def with_labels(
+    config: BertConfig,
+    num_labels: int | None,
+    labels: Sequence[str] | None,
+    problem_type: ProblemType | None,
+) -> BertConfig:
+    """The configuration with the labels that were asked for.
+
+    Raises:
+        ValueError: `labels` and `num_labels` contradict each other, or a label is there twice.
+    """
+    if labels is not None:
+        if num_labels not in (None, len(labels)):
+            raise ValueError(f"num_labels is {num_labels} but labels names {len(labels)}; give one of them")
+        twice = sorted({label for label in labels if list(labels).count(label) > 1})
+        if twice:
+            raise ValueError(f"labels names {', '.join(twice)} more than once")
+        config = config.replace(id2label=tuple(labels))
+    elif num_labels is not None and num_labels != config.num_labels:
+        if num_labels < 1:
+            raise ValueError(f"num_labels must be at least 1, got {num_labels}")
+        config = config.replace(id2label=tuple(f"LABEL_{index}" for index in range(num_labels)))
+    return config if problem_type is None else config.replace(problem_type=problem_type)
+
+
+def cross_entropy() -> keras.losses.Loss:
+    """Mean cross-entropy of integer labels; the label -100 is left out, as PyTorch's losses do."""
+    return keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=-100)
+
+
+def flat(tensor: Any) -> Any:
+    """[B, C, L] as [B x C, L]."""
+    return ops.reshape(tensor, (-1, ops.shape(tensor)[-1]))
