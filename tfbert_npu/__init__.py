@@ -27,6 +27,7 @@ _HOME = {
     "BertLMHeadModel": "tfbert_npu.models.heads",
     "BertPreprocessor": "tfbert_npu.preprocess.layer",
     "BertTokenizer": "tfbert_npu.preprocess",
+    "SentenceEncoder": "tfbert_npu.tasks.sentence_encoder",
     "TokenMasker": "tfbert_npu.preprocess",
     "Vocabulary": "tfbert_npu.preprocess",
     "export_onnx": "tfbert_npu.export.onnx_file",
