@@ -21,6 +21,7 @@ _COMMANDS: dict[str, tuple[str, str, str]] = {
     "ner": ("tfbert_npu.cli.ask", "ner", "Find named entities in texts."),
     "qa": ("tfbert_npu.cli.ask", "qa", "Answer a question from a text."),
     "export": ("tfbert_npu.cli.export", "export", "Write a SavedModel, ONNX, or a directory for the NPU."),
+    "serve": ("tfbert_npu.cli.serve", "serve", "Serve sentence vectors over HTTP."),
     "toolchain": ("tfbert_npu.cli.toolchain", "toolchain", "Install and find rknn-toolkit2."),
     "inspect": ("tfbert_npu.cli.inspect", "inspect", "Show an exported directory or a .rknn file."),
     "vocab": ("tfbert_npu.cli.vocab", "vocab", "Train a WordPiece vocabulary on a text file."),

@@ -25,6 +25,7 @@ from tfbert_npu.runtime import load_npu
 from tfbert_npu.tasks.embedding import as_function
 
 Backend = Literal["auto", "tf", "onnx", "simulator", "rknn"]
+TextOrIds = str | Sequence[int]
 Arrays = Mapping[str, np.ndarray]
 
 _LOG = logging.getLogger(__name__)
@@ -128,7 +129,7 @@ class SentenceEncoder:
 
     def encode(
         self,
-        texts: str | Sequence[str],
+        texts: str | Sequence[TextOrIds],
         prompt_name: str | None = None,
         normalize: bool | None = None,
         dimensions: int | None = None,
@@ -137,7 +138,8 @@ class SentenceEncoder:
         """Embed texts.
 
         Args:
-            texts: The texts; a single one is a batch of one.
+            texts: The texts; a single one is a batch of one. A text may be the ids of its word pieces,
+                without [CLS] and [SEP]; it gets no prompt then.
             prompt_name: The prompt to put before each; by default the model's default prompt, if any.
             normalize: Scale the vectors to length 1; by default what the model does.
             dimensions: Keep that many numbers of each vector, scaled to length 1 again where the vectors were
@@ -148,7 +150,8 @@ class SentenceEncoder:
             float32 [N, dimensions], in the order of the texts.
 
         Raises:
-            ValueError: The prompt is unknown, or `dimensions` is more than the vectors have.
+            ValueError: The prompt is unknown, `dimensions` is more than the vectors have, or an id is not in
+                the vocabulary.
         """
         texts = [texts] if isinstance(texts, str) else list(texts)
         chunks = list(self.stream(texts, prompt_name, normalize, dimensions, batch_size))
@@ -158,7 +161,7 @@ class SentenceEncoder:
 
     def stream(
         self,
-        texts: Iterable[str],
+        texts: Iterable[TextOrIds],
         prompt_name: str | None = None,
         normalize: bool | None = None,
         dimensions: int | None = None,
@@ -175,10 +178,11 @@ class SentenceEncoder:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
         prompt = self._prompt(prompt_name)
         # The last special token follows the text, not the prompt.
-        skipped = 0 if self.options.include_prompt or not prompt else self._count(prompt) - 1
+        skipped = 0 if self.options.include_prompt or not prompt else self.count_tokens([prompt]) - 1
         iterator = iter(texts)
         while window := list(itertools.islice(iterator, batch_size * _BATCHES_PER_WINDOW)):
-            vectors = self._window([prompt + text for text in window], batch_size, skipped)
+            prompted = [prompt + text if isinstance(text, str) else text for text in window]
+            vectors = self._window(prompted, batch_size, skipped)
             yield self._finish(vectors, normalize, dimensions)
 
     def similarity(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -206,14 +210,33 @@ class SentenceEncoder:
             )
         return self.options.prompts[name]
 
-    def _count(self, text: str) -> int:
-        text = text.lower() if self.options.lower_case else text
-        return int(self.tokenizer([text], seq_length=self.max_seq_length)["input_mask"].sum())
+    def count_tokens(self, texts: Sequence[TextOrIds]) -> int:
+        """Tokens that the encoder reads for these texts, special tokens included, prompts not."""
+        return int(self._inputs(texts)["input_mask"].sum())
 
-    def _window(self, texts: Sequence[str], batch_size: int, skipped: int) -> np.ndarray:
-        if self.options.lower_case:
-            texts = [text.lower() for text in texts]
-        inputs = self.tokenizer(texts, seq_length=self.max_seq_length)
+    def _inputs(self, texts: Sequence[TextOrIds]) -> Arrays:
+        if all(isinstance(text, str) for text in texts):
+            lowered = [str(text).lower() for text in texts] if self.options.lower_case else texts
+            return self.tokenizer(lowered, seq_length=self.max_seq_length)
+        vocabulary = self.tokenizer.vocabulary
+        inputs = {
+            name: np.zeros((len(texts), self.max_seq_length), np.int32)
+            for name in ("input_word_ids", "input_mask", "input_type_ids")
+        }
+        inputs["input_word_ids"][:] = vocabulary.pad_id
+        for row, text in enumerate(texts):
+            ids = self.tokenizer.encode(text) if isinstance(text, str) else list(text)
+            if any(not 0 <= one < len(vocabulary.tokens) for one in ids):
+                raise ValueError(
+                    f"a token id is outside of the vocabulary, 0 to {len(vocabulary.tokens) - 1}"
+                )
+            ids = [vocabulary.cls_id, *ids[: self.max_seq_length - 2], vocabulary.sep_id]
+            inputs["input_word_ids"][row, : len(ids)] = ids
+            inputs["input_mask"][row, : len(ids)] = 1
+        return inputs
+
+    def _window(self, texts: Sequence[TextOrIds], batch_size: int, skipped: int) -> np.ndarray:
+        inputs = self._inputs(texts)
         lengths = inputs["input_mask"].sum(axis=1)
         # Texts of like length together, longest first, so that what does not fit in memory fails at once.
         order = np.argsort(-lengths, kind="stable")

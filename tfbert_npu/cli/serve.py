@@ -1,0 +1,84 @@
+"""`tfbert-npu serve`: embeddings over HTTP."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from typing import get_args
+
+import click
+
+from tfbert_npu.errors import TfbertNpuError, require
+from tfbert_npu.tasks.sentence_encoder import Backend, SentenceEncoder
+
+
+@click.command()
+@click.argument("models", nargs=-1, required=True, metavar="MODEL...")
+@click.option("--backend", type=click.Choice(get_args(Backend)), default="auto", show_default=True)
+@click.option("--host", default="127.0.0.1", show_default=True)
+@click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True)
+@click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Calls at once.")
+@click.option("--batch-size", type=click.IntRange(min=1), default=32, show_default=True)
+@click.option(
+    "--max-texts", type=click.IntRange(min=1), default=2048, show_default=True, help="Of a request."
+)
+@click.option(
+    "--max-queue", type=click.IntRange(min=1), default=4096, show_default=True, help="Texts waiting."
+)
+@click.option("--timeout", type=click.FloatRange(min=0.001), default=60.0, show_default=True, help="Seconds.")
+def serve(
+    models: tuple[str, ...],
+    backend: Backend,
+    host: str,
+    port: int,
+    workers: int,
+    batch_size: int,
+    max_texts: int,
+    max_queue: int,
+    timeout: float,
+) -> None:
+    """Serve sentence vectors of MODEL: directories, hub repositories or artifacts.
+
+    The routes are OpenAI's /v1/embeddings and /v1/models, Text Embeddings Inference's /embed, /tokenize and
+    /info, Ollama's /api/embed, /health, and Prometheus' /metrics. The first MODEL is the default. If the
+    environment has TFBERT_NPU_API_KEY, clients must send it.
+
+    Example: tfbert-npu serve minilm-rk3588 --workers 3
+    """
+    uvicorn = require("uvicorn", "serve")
+    for module in ("starlette", "pydantic", "prometheus_client"):
+        require(module, "serve")
+    from tfbert_npu.serve.app import Limits, Service  # needs the extra
+
+    try:
+        listener = socket.create_server((host, port))
+    except OSError as error:
+        raise click.ClickException(
+            f"cannot listen on {host}:{port} ({error.strerror}); choose another with --port"
+        ) from error
+    with listener:
+        logging.basicConfig(level=logging.INFO, format="%(message)s")
+        loaded: dict[str, SentenceEncoder | str] = {name: _load(name, backend) for name in models}
+        if all(isinstance(model, str) for model in loaded.values()):
+            raise click.ClickException("; ".join(map(str, loaded.values())))
+        service = Service(
+            loaded,
+            workers=workers,
+            batch_size=batch_size,
+            limits=Limits(texts=max_texts, queue=max_queue, timeout=timeout),
+            api_key=os.environ.get("TFBERT_NPU_API_KEY"),
+        )
+        bound = listener.getsockname()
+        click.echo(f"serving on http://{bound[0]}:{bound[1]}", err=True)
+        config = uvicorn.Config(service.app(), log_config=None, access_log=False)
+        uvicorn.Server(config).run(sockets=[listener])
+
+
+def _load(name: str, backend: Backend) -> SentenceEncoder | str:
+    """The model, or why it cannot be loaded: the others serve on."""
+    try:
+        return SentenceEncoder.from_pretrained(name, backend)
+    except (TfbertNpuError, OSError, ValueError) as error:
+        click.echo(f"tfbert-npu: {name} is not served: {error}", err=True)
+        return str(error)

@@ -1,0 +1,1 @@
+"""HTTP over `SentenceEncoder`: the embedding routes of OpenAI, Text Embeddings Inference and Ollama."""
