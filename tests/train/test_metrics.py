@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tfbert_npu.tasks.entities import group_entities
+from tfbert_npu.tasks.schemes import group_entities
 from tfbert_npu.train.metrics import (
     class_metrics,
     entity_metrics,

@@ -7,9 +7,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
+
+from tfbert_npu.tasks.schemes import SchemeName, recognize_scheme
 
 _WINDOW = 512  # texts read and answered at a time
 
@@ -92,17 +94,31 @@ def classify(
 
 @click.command()
 @_options
+@click.option(
+    "--scheme",
+    type=click.Choice(get_args(SchemeName)),
+    help="How labels mark entities; by default recognized from their names.",
+)
 @_SEQ_LENGTH
 def ner(
-    model: str, source: str, seq_length: int, batch_size: int, revision: str | None, as_json: bool
+    model: str,
+    source: str,
+    scheme: SchemeName | None,
+    seq_length: int,
+    batch_size: int,
+    revision: str | None,
+    as_json: bool,
 ) -> None:
     """Say which named entities MODEL finds in each text, and at which characters."""
     from tfbert_npu import BertForTokenClassification
     from tfbert_npu.tasks import ner as run
+    from tfbert_npu.tasks.running import labels_of
 
     head, tokenizer = _load(BertForTokenClassification, model, revision)
+    labels = labels_of(head, None)
+    click.echo(f"label scheme: {recognize_scheme(labels, scheme)}", err=True)
     for texts in _texts(source):
-        found = run(head, tokenizer, texts, seq_length=seq_length, batch_size=batch_size)
+        found = run(head, tokenizer, texts, scheme=scheme, seq_length=seq_length, batch_size=batch_size)
         for text, entities in zip(texts, found, strict=True):
             if as_json:
                 _print_json(text, entities=[asdict(one) for one in entities])

@@ -8,13 +8,14 @@ from typing import Any, Literal, get_args
 
 import click
 
+from tfbert_npu.tasks.schemes import SchemeName
 from tfbert_npu.train.data_options import ClassWeights, DataOptions, TaskName
 from tfbert_npu.train.options import Precision, Strategy, TrainOptions
 
 _LENGTHS: dict[str, int] = {"qa": 384}
 _DATA = (
     "dev_fraction", "text_column", "pair_column", "label_column", "choice_columns", "multi_label",
-    "class_weights", "no_answer", "stride",
+    "class_weights", "no_answer", "stride", "scheme",
 )  # fmt: skip
 _TEXT = ("next_sentence", "short_seq_prob", "mask_rate", "whole_words")
 
@@ -51,6 +52,11 @@ _TEXT = ("next_sentence", "short_seq_prob", "mask_rate", "whole_words")
     "labels_file",
     type=click.Path(path_type=Path, dir_okay=False),
     help="Label names in the order of their indices: one per line, or a JSON list.",
+)
+@click.option(
+    "--scheme",
+    type=click.Choice(get_args(SchemeName)),
+    help="ner: how labels mark entities; by default recognized from their names.",
 )
 @click.option("--class-weights", type=click.Choice(get_args(ClassWeights)), default="none", show_default=True)
 @click.option("--no-answer", is_flag=True, help="qa: questions may have no answer (SQuAD 2.0).")

@@ -10,6 +10,7 @@ import numpy as np
 
 from tfbert_npu.preprocess import BertTokenizer
 from tfbert_npu.tasks.running import as_tokenizer, labels_of, run, softmax
+from tfbert_npu.tasks.schemes import SchemeName, group_entities, recognize_scheme
 from tfbert_npu.tasks.words import Word, centre_most, given_words, windows, words_of
 
 
@@ -26,27 +27,6 @@ class Entity:
     start: int
     end: int
     score: float
-
-
-def group_entities(tags: Sequence[str]) -> list[tuple[str, int, int]]:
-    """Entities of a sequence of IOB tags, as (label, first, end) with `end` behind the last word.
-
-    An entity begins at a B- tag, at an I- tag after O, and where the label changes: the definition of
-    conlleval (Tjong Kim Sang & De Meulder 2003) and of seqeval's default mode. A tag without B- or I-
-    counts as O.
-    """
-    entities: list[tuple[str, int, int]] = []
-    open_label: str | None = None
-    first = 0
-    for index, tag in enumerate([*tags, "O"]):
-        prefix, _, label = tag.partition("-")
-        inside = prefix in ("B", "I") and bool(label)
-        if open_label is not None and (not inside or prefix == "B" or label != open_label):
-            entities.append((open_label, first, index))
-            open_label = None
-        if inside and open_label is None:
-            open_label, first = label, index
-    return entities
 
 
 def tag_words(
@@ -99,24 +79,30 @@ def ner(
     texts: Sequence[str] | Sequence[Sequence[str]],
     *,
     labels: Sequence[str] | None = None,
+    scheme: SchemeName | None = None,
     seq_length: int = 128,
     batch_size: int = 32,
 ) -> list[list[Entity]]:
-    """Named entities, from the B- and I- labels of a token classifier.
+    """Named entities, from the labels of a token classifier.
 
     Args:
         model: A `BertForTokenClassification`, or a callable with such outputs.
         preprocessor: Its `BertPreprocessor` or `BertTokenizer`.
         texts: Texts, or lists of words that were cut already.
         labels: Label names; by default the model's.
+        scheme: How labels mark entities; by default recognized from their names (see `schemes`).
         seq_length: Longest sequence in tokens; longer texts are cut into windows that overlap.
         batch_size: Windows per call of the model.
 
     Returns:
         For each text its entities in order. Of texts, `text[start:end]` is the entity.
+
+    Raises:
+        ValueError: The labels follow no known scheme.
     """
     tokenizer = as_tokenizer(preprocessor)
     names = labels_of(model, labels)
+    marks = recognize_scheme(names, scheme)
     sentences = [
         words_of(tokenizer, text) if isinstance(text, str) else given_words(tokenizer, text) for text in texts
     ]
@@ -124,7 +110,7 @@ def ner(
     results = []
     for text, words, (tags, scores) in zip(texts, sentences, tagged, strict=True):
         entities = []
-        for label, first, end in group_entities(tags):
+        for label, first, end in group_entities(tags, marks):
             start, stop = words[first].start, words[end - 1].end
             found = text[start:stop]
             shown = found if isinstance(found, str) else " ".join(found)

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
+from tfbert_npu.tasks.schemes import SchemeName
+
 TaskName = Literal["classify", "pair", "regression", "choice", "ner", "qa"]
 ClassWeights = Literal["none", "balanced"]
 
@@ -24,6 +26,7 @@ class DataOptions:
         choice_columns: Columns of the choices.
         multi_label: A text may have several labels.
         labels: Names of the labels in the order of their indices; by default the training data's, sorted.
+        scheme: How labels mark entities; by default recognized from their names.
         class_weights: `"balanced"` gives every class the same part in the loss.
         stride: Overlap of a question's windows in tokens.
         no_answer: Questions may have no answer (SQuAD 2.0).
@@ -40,6 +43,7 @@ class DataOptions:
     choice_columns: tuple[str, ...] = ()
     multi_label: bool = False
     labels: tuple[str, ...] | None = None
+    scheme: SchemeName | None = None
     class_weights: ClassWeights = "none"
     stride: int = 128
     no_answer: bool = False

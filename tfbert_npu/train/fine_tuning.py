@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -85,6 +86,8 @@ def fine_tune(
     task = make_task(task_name, data, tokenizer, batching.seq_length)
     train_examples, dev_examples = _split(task, data)
     labels = task.set_labels(train_examples())
+    if progress and task.note:
+        print(task.note, file=sys.stderr)  # noqa: T201
     weights = _class_weights(task, train_examples(), data)
     batches = Batches(
         lambda: (feature for example in train_examples() for feature in task.features(example)),

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tfbert_npu.errors import require
-from tfbert_npu.tasks.entities import group_entities
+from tfbert_npu.tasks.schemes import LabelScheme, group_entities, recognize_scheme
 
 
 def class_metrics(expected: Sequence[int], found: Sequence[int]) -> dict[str, float]:
@@ -47,18 +47,27 @@ def regression_metrics(expected: Sequence[float], found: Sequence[float]) -> dic
     }
 
 
-def entity_metrics(expected: Sequence[Sequence[str]], found: Sequence[Sequence[str]]) -> dict[str, float]:
+def entity_metrics(
+    expected: Sequence[Sequence[str]], found: Sequence[Sequence[str]], scheme: LabelScheme | None = None
+) -> dict[str, float]:
     """Micro-averaged precision, recall and F1 of whole entities.
+
+    Args:
+        expected: The right labels of each sentence's words.
+        found: The labels that a model gave.
+        scheme: How labels mark entities; by default recognized from all labels here.
 
     An entity counts if its label, its first and its last word are right: the definition of conlleval and of
     seqeval's default mode, against which this is tested. seqeval itself cannot be a dependency: its only
     release is a source archive that present setuptools do not build.
     """
+    if scheme is None:
+        scheme = recognize_scheme({label for labels in (*expected, *found) for label in labels})
     right = of_expected = of_found = 0
     for wanted_tags, found_tags in zip(expected, found, strict=True):
         if len(wanted_tags) != len(found_tags):
             raise ValueError(f"{len(wanted_tags)} tags expected but {len(found_tags)} found in one sentence")
-        wanted, got = set(group_entities(wanted_tags)), set(group_entities(found_tags))
+        wanted, got = set(group_entities(wanted_tags, scheme)), set(group_entities(found_tags, scheme))
         right += len(wanted & got)
         of_expected += len(wanted)
         of_found += len(got)

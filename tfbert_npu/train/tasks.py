@@ -19,6 +19,7 @@ from tfbert_npu.tasks.answers import answer
 from tfbert_npu.tasks.classes import classify
 from tfbert_npu.tasks.entities import tag_words
 from tfbert_npu.tasks.running import call
+from tfbert_npu.tasks.schemes import LabelScheme, recognize_scheme
 from tfbert_npu.tasks.words import given_words
 from tfbert_npu.train.batches import Batches, BatchOptions
 from tfbert_npu.train.data_options import DataOptions, TaskName
@@ -58,6 +59,7 @@ class Task(Generic[E]):
     def __init__(self, data: DataOptions, tokenizer: BertTokenizer, seq_length: int) -> None:
         self.data, self.tokenizer, self.seq_length = data, tokenizer, seq_length
         self.label2id: dict[str, int] = {}
+        self.note = ""  # what was found out about the labels, for the user
 
     def read(self, path: Any) -> Iterator[E]:
         """The examples of a file."""
@@ -177,14 +179,25 @@ class TagTask(Task[TaggedExample]):
 
     head = BertForTokenClassification
     monitor = "f1"
+    scheme = LabelScheme()
 
     def read(self, path: Any) -> Iterator[TaggedExample]:
         """Sentences of a CoNLL file."""
         return read_conll(path)
 
     def names_of(self, example: TaggedExample) -> Iterable[str]:
-        """Its tags, and for each B- tag the I- tag that might follow it elsewhere."""
-        return (*example.tags, *(f"I-{tag[2:]}" for tag in example.tags if tag.startswith("B-")))
+        """Its tags."""
+        return example.tags
+
+    def set_labels(self, examples: Iterable[TaggedExample]) -> tuple[str, ...] | None:
+        """Take the label names, and for each B- tag the I- tag that might follow it elsewhere."""
+        names = super().set_labels(examples) or ()
+        self.scheme = recognize_scheme(names, self.data.scheme)
+        self.note = f"label scheme: {self.scheme}"
+        if self.data.labels is None:
+            names = tuple(sorted({other for name in names for other in self.scheme.siblings(name)}))
+            self.label2id = {name: index for index, name in enumerate(names)}
+        return names or None
 
     def features(self, example: TaggedExample) -> Iterable[Feature]:
         """The sentence in as many rows as it needs."""
@@ -194,7 +207,9 @@ class TagTask(Task[TaggedExample]):
         """Precision, recall and F1 of whole entities."""
         sentences = [given_words(self.tokenizer, example.words) for example in examples]
         tagged = tag_words(model, self.tokenizer, sentences, list(self.label2id), seq_length=self.seq_length)
-        return entity_metrics([example.tags for example in examples], [tags for tags, _ in tagged])
+        return entity_metrics(
+            [example.tags for example in examples], [tags for tags, _ in tagged], self.scheme
+        )
 
 
 class QuestionTask(Task[QuestionExample]):
