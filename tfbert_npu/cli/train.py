@@ -16,6 +16,7 @@ _LENGTHS: dict[str, int] = {"qa": 384}
 _DATA = (
     "dev_fraction", "text_column", "pair_column", "label_column", "choice_columns", "multi_label",
     "class_weights", "no_answer", "stride", "scheme",
+    "delimiter", "word_column", "tag_column",
 )  # fmt: skip
 _TEXT = ("next_sentence", "short_seq_prob", "mask_rate", "whole_words")
 
@@ -53,6 +54,13 @@ _TEXT = ("next_sentence", "short_seq_prob", "mask_rate", "whole_words")
     type=click.Path(path_type=Path, dir_okay=False),
     help="Label names in the order of their indices: one per line, or a JSON list.",
 )
+@click.option(
+    "--delimiter",
+    callback=lambda context, option, value: "\t" if value in ("tab", "\\t") else value,
+    help="Separates the columns of a CSV file, such as ; or tab; by default found out from the header.",
+)
+@click.option("--word-column", type=int, help="ner: column of the word, from 0; -1 is the last.")
+@click.option("--tag-column", type=int, help="ner: column of the label, from 0; -1 is the last.")
 @click.option(
     "--scheme",
     type=click.Choice(get_args(SchemeName)),

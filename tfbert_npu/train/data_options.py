@@ -24,6 +24,9 @@ class DataOptions:
         pair_column: Column of the second text.
         label_column: Column of the label.
         choice_columns: Columns of the choices.
+        delimiter: Separates the fields of a CSV file; by default found out from the header.
+        word_column: Column of the word in CoNLL, from 0; by default found out from the first sentence.
+        tag_column: Column of the label in CoNLL, from 0.
         multi_label: A text may have several labels.
         labels: Names of the labels in the order of their indices; by default the training data's, sorted.
         scheme: How labels mark entities; by default recognized from their names.
@@ -41,6 +44,9 @@ class DataOptions:
     pair_column: str | None = None
     label_column: str = "label"
     choice_columns: tuple[str, ...] = ()
+    delimiter: str | None = None
+    word_column: int | None = None
+    tag_column: int | None = None
     multi_label: bool = False
     labels: tuple[str, ...] | None = None
     scheme: SchemeName | None = None
@@ -53,6 +59,8 @@ class DataOptions:
     def __post_init__(self) -> None:
         if not 0 <= self.dev_fraction < 1:
             raise ValueError(f"dev_fraction must be in [0, 1), got {self.dev_fraction}")
+        if self.delimiter is not None and (len(self.delimiter) != 1 or self.delimiter in '\r\n"'):
+            raise ValueError(f"delimiter must be one character other than a quote, got {self.delimiter!r}")
         if self.class_weights not in get_args(ClassWeights):
             raise ValueError(
                 f"class_weights must be one of {get_args(ClassWeights)}, got {self.class_weights!r}"

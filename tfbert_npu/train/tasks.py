@@ -22,6 +22,7 @@ from tfbert_npu.tasks.running import call
 from tfbert_npu.tasks.schemes import LabelScheme, recognize_scheme
 from tfbert_npu.tasks.words import given_words
 from tfbert_npu.train.batches import Batches, BatchOptions
+from tfbert_npu.train.conll import read_conll
 from tfbert_npu.train.data_options import DataOptions, TaskName
 from tfbert_npu.train.examples import ChoiceExample, Example, QuestionExample, TaggedExample, TextExample
 from tfbert_npu.train.features import (
@@ -38,7 +39,7 @@ from tfbert_npu.train.metrics import (
     regression_metrics,
     squad_metrics,
 )
-from tfbert_npu.train.readers import read_choices, read_conll, read_squad, read_texts
+from tfbert_npu.train.readers import read_choices, read_squad, read_texts
 
 E = TypeVar("E", bound=Example)
 
@@ -85,9 +86,17 @@ class Task(Generic[E]):
         """Take the label names from `data.labels` or from the examples; None where the task has none."""
         names = self.data.labels
         if names is None:
-            names = tuple(sorted({name for example in examples for name in self.names_of(example)}))
+            names = sort_names({name for example in examples for name in self.names_of(example)})
         self.label2id = {name: index for index, name in enumerate(names)}
         return names or None
+
+
+def sort_names(names: Iterable[str]) -> tuple[str, ...]:
+    """Label names in order: as numbers where all of them are, else by their characters."""
+    try:
+        return tuple(sorted(names, key=lambda name: (float(name), name)))
+    except ValueError:
+        return tuple(sorted(names))
 
 
 class TextTask(Task[TextExample]):
@@ -107,7 +116,9 @@ class TextTask(Task[TextExample]):
     def read(self, path: Any) -> Iterator[TextExample]:
         """Rows of a CSV, TSV or JSON lines file."""
         data = self.data
-        return read_texts(path, data.text_column, data.pair_column, data.label_column, self.kind)
+        return read_texts(
+            path, data.text_column, data.pair_column, data.label_column, self.kind, data.delimiter
+        )
 
     def names_of(self, example: TextExample) -> Iterable[str]:
         """Its class or classes."""
@@ -160,7 +171,8 @@ class ChoiceTask(Task[ChoiceExample]):
 
     def read(self, path: Any) -> Iterator[ChoiceExample]:
         """Rows of a CSV, TSV or JSON lines file, or COPA's XML."""
-        return read_choices(path, self.data.text_column, self.data.choice_columns, self.data.label_column)
+        data = self.data
+        return read_choices(path, data.text_column, data.choice_columns, data.label_column, data.delimiter)
 
     def features(self, example: ChoiceExample) -> Iterable[Feature]:
         """One row of several sequences."""
@@ -183,7 +195,7 @@ class TagTask(Task[TaggedExample]):
 
     def read(self, path: Any) -> Iterator[TaggedExample]:
         """Sentences of a CoNLL file."""
-        return read_conll(path)
+        return read_conll(path, self.data.word_column, self.data.tag_column)
 
     def names_of(self, example: TaggedExample) -> Iterable[str]:
         """Its tags."""
