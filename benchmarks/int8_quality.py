@@ -22,8 +22,7 @@ from pathlib import Path
 from tfbert_npu.artifact.manifest import Manifest
 from tfbert_npu.export.onnx_file import run_onnx
 from tfbert_npu.export.options import checked_options
-from tfbert_npu.export.samples import text_inputs
-from tfbert_npu.export.source import graph_of, source_of
+from tfbert_npu.export.source import graph_of, outputs_of, source_of
 from tfbert_npu.onnx import encoder
 from tfbert_npu.onnx.model import GraphOptions
 from tfbert_npu.quantize.calibration import calibration_set, default_texts, read_texts
@@ -32,6 +31,7 @@ from tfbert_npu.quantize.hybrid import HybridModel
 from tfbert_npu.quantize.measure import quality
 from tfbert_npu.quantize.pipeline import quantise, round_products
 from tfbert_npu.quantize.recipe import Recipe, last_block, operators
+from tfbert_npu.quantize.samples import text_inputs
 from tfbert_npu.rknn.compiler import Signature, compile_file, simulate, vendor_arguments
 from tfbert_npu.rknn.cost import parse_costs
 from tfbert_npu.rknn.toolchain.environment import find_toolchain
@@ -127,7 +127,7 @@ def main() -> None:
                 if name == "fp16" and "fp16" not in arguments.variants.split(","):
                     continue
                 got = [simulate(session, signature, batch) for batch in batches]
-            found = quality(got, expected, batches)
+            found = quality(got, expected, batches, outputs_of(source, None))
             rows[name] = {
                 "cost": round(cost.cycles / full.cycles, 4),
                 "mb_moved": round(cost.kib / 1024, 1),

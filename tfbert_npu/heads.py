@@ -7,13 +7,13 @@ of heads of its own.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 Axis = str | int
 """An axis of a tensor: `"B"` batch, `"S"` length in tokens, `"H"` hidden size, `"L"` labels, `"V"`
-vocabulary, `"P"` masked positions (every position, S, where none are given), or a fixed size."""
+vocabulary, `"P"` masked positions, or a fixed size."""
 
 Size = TypeVar("Size")
 
@@ -27,17 +27,16 @@ class OutputSpec:
 
     @property
     def per_token(self) -> bool:
-        """Whether there is a value for each token, so that padding says nothing."""
-        return "S" in self.axes or "P" in self.axes
+        """Whether there is a value for each token, so that what stands at padding means nothing."""
+        return "S" in self.axes
+
+    def everywhere(self) -> OutputSpec:
+        """The same output where no masked positions are given, so that it is at every position."""
+        return OutputSpec(self.name, tuple("S" if axis == "P" else axis for axis in self.axes))
 
     def shape(self, sizes: Mapping[str, Size]) -> tuple[Size | int, ...]:
-        """The axes' sizes.
-
-        Args:
-            sizes: Size of each named axis; where "P" has none it is that of "S".
-        """
-        known = {**sizes, "P": sizes.get("P", sizes.get("S"))}
-        return tuple(known[axis] if isinstance(axis, str) else axis for axis in self.axes)  # type: ignore[misc]
+        """The axes' sizes, given those of the named ones."""
+        return tuple(sizes[axis] if isinstance(axis, str) else axis for axis in self.axes)
 
 
 @dataclass(frozen=True)
@@ -49,9 +48,11 @@ class LayerSpec:
     """Name without `.weight` and `.bias`, as transformers writes it."""
     units: Axis
     """`"L"`, `"H"` or a number."""
-    google: str = ""
-    """Scope of its variables in Google's checkpoints, if these hold it."""
+    google: str | None = None
+    """Scope of its variables in Google's checkpoints; None: these do not hold it."""
+    activation: Literal["relu", "tanh"] | None = None
     distilbert_only: bool = False
+    """DistilBERT has no pooler in its encoder; its classifiers bring this layer in its place."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ class HeadSpec:
         suffix: transformers' class without `Bert` or `DistilBert`.
         layers: The linear layers on top of what the encoder gives.
         outputs: In their order; empty for the bare encoder, which gives `ENCODER_OUTPUTS`.
-        pooler: Whether it needs `pooled_output`.
+        pooler: Whether its layers read `pooled_output`; otherwise `sequence_output`, token by token.
         mlm: Whether it needs the masked language model head.
         causal: Whether a token sees only those before it.
         distilbert: Whether DistilBERT has such a head.
@@ -84,11 +85,27 @@ class HeadSpec:
     choices: bool = False
     task: str = "feature-extraction"
 
+    def layers_of(self, distilbert: bool) -> tuple[LayerSpec, ...]:
+        """The linear layers in one of the two families."""
+        return tuple(layer for layer in self.layers if distilbert or not layer.distilbert_only)
+
+    @property
+    def required(self) -> tuple[str, ...]:
+        """Tensors without which a state has no such head."""
+        mlm = ("cls.predictions.transform.dense.weight", "cls.predictions.bias") if self.mlm else ()
+        return (*mlm, *(f"{layer.tensor}.weight" for layer in self.layers_of(distilbert=False)))
+
+    @property
+    def prefixes(self) -> tuple[str, ...]:
+        """What the names of its own tensors begin with."""
+        return (*(f"{layer.tensor}." for layer in self.layers), *(("cls.predictions.",) if self.mlm else ()))
+
 
 ENCODER_OUTPUTS = (OutputSpec("sequence_output", ("B", "S", "H")), OutputSpec("pooled_output", ("B", "H")))
 """What every encoder gives; `encoder_outputs_0` and so on have the axes of `sequence_output`."""
 
-_PRE_CLASSIFIER = LayerSpec("pre_classifier", "pre_classifier", "H", distilbert_only=True)
+_PRE_CLASSIFIER = LayerSpec("pre_classifier", "pre_classifier", "H", activation="relu", distilbert_only=True)
+_CLASSIFIER = LayerSpec("classifier", "classifier", "L", google="")
 _NSP = LayerSpec("seq_relationship", "cls.seq_relationship", 2, google="cls/seq_relationship/")
 _MLM_LOGITS = OutputSpec("mlm_logits", ("B", "P", "V"))
 _NSP_LOGITS = OutputSpec("nsp_logits", ("B", 2))
@@ -129,6 +146,22 @@ def head_of_class(name: str) -> HeadSpec | None:
     """The head of a transformers class such as `"DistilBertForMaskedLM"`; None if it is none of ours."""
     suffix = name.removeprefix("TF").removeprefix("Distil").removeprefix("Bert")
     return next((head for head in _HEADS.values() if head.suffix == suffix), None)
+
+
+def head_prefixes() -> tuple[str, ...]:
+    """What the names of all heads' tensors begin with."""
+    return tuple(dict.fromkeys(prefix for head in _HEADS.values() for prefix in head.prefixes))
+
+
+def is_head_tensor(name: str) -> bool:
+    """Whether a tensor belongs to a head, ours or transformers' own beside it."""
+    return name.startswith((*head_prefixes(), "cls."))
+
+
+def head_in(names: Collection[str]) -> HeadSpec | None:
+    """The head whose tensors are all among `names`, of several the one with the most; None if none is."""
+    found = [head for head in _HEADS.values() if head.required and set(head.required) <= set(names)]
+    return max(found, key=lambda head: len(head.required), default=None)
 
 
 ENCODER = register_head(HeadSpec("encoder", "Model"))
@@ -175,7 +208,7 @@ SEQUENCE_CLASSIFICATION = register_head(
     HeadSpec(
         "sequence_classification",
         "ForSequenceClassification",
-        layers=(_PRE_CLASSIFIER, LayerSpec("classifier", "classifier", "L")),
+        layers=(_PRE_CLASSIFIER, _CLASSIFIER),
         outputs=(OutputSpec("logits", ("B", "L")),),
         pooler=True,
         task="text-classification",
@@ -185,7 +218,7 @@ MULTIPLE_CHOICE = register_head(
     HeadSpec(
         "multiple_choice",
         "ForMultipleChoice",
-        layers=(_PRE_CLASSIFIER, LayerSpec("classifier", "classifier", 1)),
+        layers=(_PRE_CLASSIFIER, LayerSpec("classifier", "classifier", 1, google="")),
         outputs=(OutputSpec("logits", ("B", 1)),),
         pooler=True,
         pairs=True,
@@ -197,7 +230,7 @@ TOKEN_CLASSIFICATION = register_head(
     HeadSpec(
         "token_classification",
         "ForTokenClassification",
-        layers=(LayerSpec("classifier", "classifier", "L"),),
+        layers=(_CLASSIFIER,),
         outputs=(OutputSpec("logits", ("B", "S", "L")),),
         task="token-classification",
     )

@@ -10,6 +10,8 @@ import transformers
 
 from tfbert_npu.checkpoints.state import State, to_state
 from tfbert_npu.config import BertConfig
+from tfbert_npu.heads import ENCODER_OUTPUTS
+from tfbert_npu.onnx.agreement import Agreement, compare
 
 SMALL = {
     "vocab_size": 97,
@@ -82,3 +84,9 @@ def run_torch(model: Any, inputs: dict[str, np.ndarray], **extra: Any) -> Any:
         arguments["token_type_ids"] = torch.from_numpy(inputs["input_type_ids"]).long()
     with torch.no_grad():
         return model(**arguments, **extra)
+
+
+def agreement(got: Any, expected: Any, mask: np.ndarray, name: str = "sequence_output") -> Agreement:
+    """How close one of the encoder's outputs is to its reference."""
+    spec = next(spec for spec in ENCODER_OUTPUTS if spec.name == name)
+    return compare([{name: got}], [{name: expected}], [mask], [spec])[name]

@@ -13,6 +13,7 @@ from tfbert_npu.artifact.embeddings import EMBEDDINGS, MASK_BIAS, HostEmbeddings
 from tfbert_npu.artifact.hashing import sha256_of, state_sha256
 from tfbert_npu.artifact.manifest import Manifest, ModelFile, SupportFile, TensorSpec, schema
 from tfbert_npu.errors import ArtifactError
+from tfbert_npu.heads import ENCODER
 from tfbert_npu.onnx.model import GraphOptions, write_graph
 
 from .models import bert, distilbert, padded_inputs
@@ -143,7 +144,7 @@ def test_embeddings_summed_here_give_what_embeddings_inside_give(family, tmp_pat
     fed = HostEmbeddings.load(tmp_path)(inputs)
     assert fed["embeddings"].dtype == fed["attention_bias"].dtype == np.float32
     assert set(np.unique(fed["attention_bias"])) == {0.0, MASK_BIAS}
-    host = run(write_graph(config, state, "encoder", GraphOptions(embeddings="host")), fed)
+    host = run(write_graph(config, state, ENCODER, GraphOptions(embeddings="host")), fed)
     inside = run(write_graph(config, state), inputs)
     for name, values in inside.items():
         kept = inputs["input_mask"].astype(bool) if values.ndim == 3 else slice(None)

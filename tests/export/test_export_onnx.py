@@ -52,7 +52,7 @@ def test_a_keras_encoder_is_written_and_checked_against_itself(tmp_path):
     encoder = BertEncoder(config)
     path = export_onnx(encoder, tmp_path / "m.onnx", batch=2, length=9)
     graph = onnx.load(path).graph
-    assert [value.name for value in graph.output] == ["pooled_output", "sequence_output"]
+    assert [value.name for value in graph.output] == ["sequence_output", "pooled_output"]
     rng = np.random.default_rng(0)
     inputs = {
         "input_word_ids": rng.integers(0, 60, (2, 9)).astype(np.int32),
@@ -84,7 +84,7 @@ def test_a_graph_that_is_not_the_model_is_refused_and_the_old_file_kept(tmp_path
         return write(dataclasses.replace(source, state=changed), options)
 
     monkeypatch.setattr(onnx_file, "graph_of", wrong)
-    with pytest.raises(GateError, match="the ONNX file is not the model: pooled_output has cosine"):
+    with pytest.raises(GateError, match="the ONNX file is not the model: sequence_output has cosine"):
         export_onnx(ExportSource(config, state), tmp_path / "m.onnx")
     assert (tmp_path / "m.onnx").read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["m.onnx"]
@@ -179,4 +179,4 @@ def test_a_tf_hub_module_equals_its_published_outputs(shared, tmp_path):
 
 def test_a_google_checkpoint_is_exported(shared, tmp_path):
     path = export_onnx(shared / "data/weights/tf1_keras_bert_toy", tmp_path / "m.onnx")
-    assert [value.name for value in onnx.load(path).graph.output] == ["pooled_output", "sequence_output"]
+    assert [value.name for value in onnx.load(path).graph.output] == ["sequence_output", "pooled_output"]

@@ -18,7 +18,7 @@ import pytest
 from tfbert_npu.artifact.manifest import Manifest
 from tfbert_npu.artifact.rknn_file import read_rknn
 from tfbert_npu.export.checks import StrictError
-from tfbert_npu.export.gate import GateError, agreement
+from tfbert_npu.export.gate import GateError
 from tfbert_npu.export.onnx_file import run_onnx
 from tfbert_npu.export.rknn import export_rknn
 from tfbert_npu.export.source import ExportSource, source_of
@@ -26,7 +26,7 @@ from tfbert_npu.platforms import PLATFORMS, platform_named
 from tfbert_npu.quantize.recipe import Recipe
 from tfbert_npu.rknn.worker import Limits, VendorSession, WorkerError
 
-from .models import bert, distilbert
+from .models import agreement, bert, distilbert
 
 pytestmark = pytest.mark.slow
 

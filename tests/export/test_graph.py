@@ -7,7 +7,8 @@ import onnx
 import onnxruntime
 import pytest
 
-from tfbert_npu.onnx.model import GraphOptions, output_names, write_graph
+from tfbert_npu.heads import ENCODER, MASKED_LM, MULTIPLE_CHOICE, head_named
+from tfbert_npu.onnx.model import GraphOptions, write_graph
 
 from .models import bert, distilbert, padded_inputs, run_torch
 
@@ -34,7 +35,7 @@ def test_encoder_equals_transformers(hidden_act, shape):
     options = GraphOptions(
         outputs=("sequence_output", "pooled_output", "encoder_outputs"), batch=shape[0], length=shape[1]
     )
-    ours = run(write_graph(config, state, "encoder", options), inputs)
+    ours = run(write_graph(config, state, ENCODER, options), inputs)
     theirs = run_torch(model, inputs, output_hidden_states=True)
     assert list(ours) == ["sequence_output", "pooled_output", "encoder_outputs_0", "encoder_outputs_1"]
     np.testing.assert_allclose(ours["pooled_output"], theirs.pooler_output.numpy(), atol=TOLERANCE)
@@ -60,7 +61,7 @@ def test_one_dynamic_file_serves_every_shape():
 def test_slices_of_the_feed_forward_block_add_up(slices):
     config, state, model = bert("BertModel")
     inputs = padded_inputs(config)
-    ours = run(write_graph(config, state, "encoder", GraphOptions(ffn_slices=slices)), inputs)
+    ours = run(write_graph(config, state, ENCODER, GraphOptions(ffn_slices=slices)), inputs)
     theirs = run_torch(model, inputs).last_hidden_state.numpy()
     np.testing.assert_allclose(real(ours["sequence_output"], inputs), real(theirs, inputs), atol=TOLERANCE)
 
@@ -103,7 +104,10 @@ def test_heads_equal_transformers(class_name, head, names, shape):
     inputs = padded_inputs(config)
     ours = run(
         write_graph(
-            config, state, head, GraphOptions(batch=shape[0], length=shape[1], batched=shape[0] == 3)
+            config,
+            state,
+            head_named(head),
+            GraphOptions(batch=shape[0], length=shape[1], batched=shape[0] == 3),
         ),
         inputs,
     )
@@ -121,7 +125,7 @@ def test_heads_equal_transformers(class_name, head, names, shape):
 def test_multiple_choice_takes_choices_as_rows():
     config, state, model = bert("BertForMultipleChoice")
     inputs = padded_inputs(config, batch=6)
-    ours = run(write_graph(config, state, "multiple_choice"), inputs)["logits"]
+    ours = run(write_graph(config, state, MULTIPLE_CHOICE), inputs)["logits"]
     as_choices = {name: value.reshape(2, 3, -1) for name, value in inputs.items()}
     theirs = run_torch(model, as_choices).logits.numpy()
     np.testing.assert_allclose(ours.reshape(2, 3), theirs, atol=TOLERANCE)
@@ -130,12 +134,12 @@ def test_multiple_choice_takes_choices_as_rows():
 def test_masked_positions_pick_the_rows_of_the_full_logits():
     config, state, _ = bert("BertForMaskedLM")
     inputs = padded_inputs(config)
-    everywhere = run(write_graph(config, state, "masked_lm"), inputs)["mlm_logits"]
+    everywhere = run(write_graph(config, state, MASKED_LM), inputs)["mlm_logits"]
     positions = np.array([[0, 3], [10, 1], [2, 2]], np.int32)
     for length in (11, "length"):
         options = GraphOptions(masked_positions=2, batch=3, length=length)
         picked = run(
-            write_graph(config, state, "masked_lm", options), {**inputs, "masked_lm_positions": positions}
+            write_graph(config, state, MASKED_LM, options), {**inputs, "masked_lm_positions": positions}
         )["mlm_logits"]
         np.testing.assert_allclose(
             picked, np.take_along_axis(everywhere, positions[..., None], axis=1), atol=TOLERANCE
@@ -144,7 +148,7 @@ def test_masked_positions_pick_the_rows_of_the_full_logits():
 
 def test_form_is_the_one_that_the_compiler_fuses():
     config, state, _ = bert("BertModel")
-    graph = write_graph(config, state, "encoder", GraphOptions(batch=1, length=16)).graph
+    graph = write_graph(config, state, ENCODER, GraphOptions(batch=1, length=16)).graph
     kinds = [node.op_type for node in graph.node]
     assert kinds.count("LayerNormalization") == 2 * config.num_hidden_layers + 1
     assert kinds.count("Softmax") == kinds.count("Erf") == config.num_hidden_layers
@@ -156,7 +160,7 @@ def test_form_is_the_one_that_the_compiler_fuses():
 
 def test_no_number_overflows_float16():
     config, state, _ = bert("BertLMHeadModel", is_decoder=True)
-    for tensor in write_graph(config, state, "causal_lm").graph.initializer:
+    for tensor in write_graph(config, state, head_named("causal_lm")).graph.initializer:
         array = onnx.numpy_helper.to_array(tensor)
         if array.dtype == np.float32:
             assert np.abs(array).max() < 65504
@@ -167,7 +171,7 @@ def test_no_number_overflows_float16():
     [
         ({"length": 41}, "max_position_embeddings 40"),
         ({"batch": 0}, "batch must be at least 1"),
-        ({"outputs": ("logits",)}, "known are pooled_output"),
+        ({"outputs": ("logits",)}, "known are sequence_output"),
         ({"outputs": ()}, "at least one"),
         ({"outputs": ("pooled_output", "pooled_output")}, "none twice"),
         ({"embeddings": "elsewhere"}, "'inside', 'host'"),
@@ -177,12 +181,12 @@ def test_no_number_overflows_float16():
 def test_impossible_options_are_refused(options, message):
     config, state, _ = bert("BertModel")
     with pytest.raises(ValueError, match=message):
-        write_graph(config, state, "encoder", GraphOptions(**options))
+        write_graph(config, state, ENCODER, GraphOptions(**options))
 
 
 def test_missing_head_is_named():
     config, state, _ = bert("BertModel")
     with pytest.raises(ValueError, match=r"no question_answering head: qa_outputs\.weight"):
-        write_graph(config, state, "question_answering")
-    with pytest.raises(ValueError, match="head must be one of"):
-        output_names(config, "regression", None)
+        write_graph(config, state, head_named("question_answering"))
+    with pytest.raises(ValueError, match="'regression' is unknown; known are encoder, masked_lm"):
+        head_named("regression")

@@ -15,6 +15,7 @@ from tests.export.models import bert, distilbert, padded_inputs, run_torch
 from tests.export.test_graph import real, run
 from tfbert_npu.errors import ArtifactError
 from tfbert_npu.export.picture import draw_search
+from tfbert_npu.heads import ENCODER, ENCODER_OUTPUTS
 from tfbert_npu.onnx.model import GraphOptions, write_graph
 from tfbert_npu.quantize import transforms
 from tfbert_npu.quantize.activations import points, record
@@ -24,6 +25,7 @@ from tfbert_npu.quantize.hybrid import float16_tensors
 from tfbert_npu.quantize.measure import Quality, quality, rank_correlation
 from tfbert_npu.quantize.ranges import activation_range, rounded, rounding_error
 from tfbert_npu.quantize.recipe import Operator, Recipe, operators
+from tfbert_npu.quantize.samples import TEXTS, text_inputs, with_positions
 from tfbert_npu.quantize.search import frontier_of, search
 from tfbert_npu.quantize.study import SearchError, Trial
 
@@ -64,7 +66,7 @@ def test_every_transform_leaves_the_model_as_it_is(outlying, recipe):
     config, state, model, inputs, seen = outlying
     options = GraphOptions(outputs=("sequence_output", "pooled_output", "encoder_outputs"))
     changed = recipe.apply(state, config, seen)
-    ours = run(write_graph(config, changed, "encoder", options), inputs)
+    ours = run(write_graph(config, changed, ENCODER, options), inputs)
     theirs = run_torch(model, inputs, output_hidden_states=True)
     expected = {
         "sequence_output": theirs.last_hidden_state,
@@ -136,7 +138,7 @@ def test_activations_are_those_of_real_tokens(outlying):
 def test_a_graph_in_slices_is_refused(outlying):
     config, state, _, inputs, _ = outlying
     with pytest.raises(ValueError, match="ffn_slices=1"):
-        record(write_graph(config, state, "encoder", GraphOptions(ffn_slices=2)), config, [inputs])
+        record(write_graph(config, state, ENCODER, GraphOptions(ffn_slices=2)), config, [inputs])
 
 
 @settings(max_examples=40, deadline=None)
@@ -261,6 +263,29 @@ def test_only_products_that_the_recipe_leaves_are_int8():
     assert found == {names[i] for i in (0, 2, 4, 5, 6, 7, 8, 9, 10)}
 
 
+def test_pairs_are_in_every_set_and_make_up_those_of_pair_models(tokenizer):
+    """Otherwise the second token type is never seen, nor what stands behind a middle [SEP]."""
+    texts = [" ".join("abcde"[(index + n) % 5] for n in range(1 + index % 5)) for index in range(40)]
+    texts = [f"{text} {'abcde'[i % 5]} {'abcde'[i // 8]}" for i, text in enumerate(texts)]
+    some = calibration_set(tokenizer, texts, (1, 16), size=32)
+    typed = [bool(batch["input_type_ids"].any()) for batch in some]
+    assert sum(typed) == len(some) // 8
+    every = calibration_set(tokenizer, texts, (1, 16), size=32, pairs=True)
+    assert all(batch["input_type_ids"].any() for batch in every)
+    gate = text_inputs(tokenizer, TEXTS, (2, 32), 4)
+    assert [bool(batch["input_type_ids"].any()) for batch in gate] == [False, False, False, True]
+    assert all(
+        batch["input_type_ids"].any() for batch in text_inputs(tokenizer, TEXTS, (2, 32), 4, pairs=True)
+    )
+
+
+def test_masked_positions_are_real_tokens_of_their_row(tokenizer):
+    batches = calibration_set(tokenizer, ["a b", "c d e a b c"], (2, 16), size=2)
+    (one,) = with_positions(batches, 5)
+    assert one["masked_lm_positions"].shape == (2, 5)
+    assert (one["masked_lm_positions"] < one["input_mask"].sum(axis=1, keepdims=True)).all()
+
+
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.integers(0, 6), min_size=3, max_size=30), st.integers(0, 1000))
 def test_rank_correlation_is_scipys(values, seed):
@@ -276,9 +301,9 @@ def test_quality_is_the_worst_text_over_real_tokens():
     exact = {"sequence_output": rng.normal(size=(4, 3, 8))}
     got = {"sequence_output": exact["sequence_output"].copy()}
     got["sequence_output"][0, 2] = 1e3  # padding
-    assert quality([got], [exact], [{"input_mask": mask}]).cosine == pytest.approx(1)
+    assert quality([got], [exact], [{"input_mask": mask}], ENCODER_OUTPUTS[:1]).cosine == pytest.approx(1)
     got["sequence_output"][2, 0] *= -1
-    found = quality([got], [exact], [{"input_mask": mask}])
+    found = quality([got], [exact], [{"input_mask": mask}], ENCODER_OUTPUTS[:1])
     assert found.cosine == pytest.approx(-1)
     assert found.median["sequence_output"] == pytest.approx(1)
     assert found.spearman < 0.99

@@ -9,13 +9,12 @@ import sys
 import numpy as np
 import pytest
 
-from tests.export.models import bert
+from tests.export.models import agreement, bert
 from tests.export.test_export_rknn import WIDE
-from tfbert_npu.export.gate import agreement
 from tfbert_npu.export.rknn import export_rknn
-from tfbert_npu.export.samples import random_inputs
 from tfbert_npu.export.source import ExportSource, tensorflow_reference
 from tfbert_npu.quantize.recipe import Operator, Recipe
+from tfbert_npu.quantize.samples import random_inputs
 from tfbert_npu.quantize.study import SearchError
 from tfbert_npu.runtime import load_npu
 
@@ -57,7 +56,7 @@ def test_int8_passes_its_gate_and_tells_its_recipe(small, batches, tmp_path, emb
     # Left to itself the compiler rounds an int8 model's outputs to 256 values.
     assert all(len(np.unique(got["sequence_output"])) > 1000 for _, got, _ in pairs)
     for name, measured in manifest.parity.items():
-        found = [agreement(got[name], wanted[name], one["input_mask"]) for one, got, wanted in pairs]
+        found = [agreement(got[name], wanted[name], one["input_mask"], name) for one, got, wanted in pairs]
         assert min(one.cosine for one in found) == pytest.approx(measured["cosine"], abs=1e-7)
         assert max(one.max_abs for one in found) == pytest.approx(measured["max_abs"], rel=1e-3)
 

@@ -11,16 +11,16 @@ from safetensors.numpy import load_file, save_file
 
 from tfbert_npu.errors import CheckpointError
 from tfbert_npu.export.onnx_file import compare_onnx, export_onnx
-from tfbert_npu.export.samples import random_inputs
-from tfbert_npu.export.source import CLASS_OF_HEAD, ExportSource, source_of, tensorflow_reference
-from tfbert_npu.onnx.model import head_outputs
+from tfbert_npu.export.source import ExportSource, source_of, tensorflow_reference
+from tfbert_npu.heads import ENCODER, head_named, heads
+from tfbert_npu.quantize.samples import random_inputs
 
 from .models import bert, padded_inputs
 
 
 def test_a_directory_gives_weights_head_and_tokenizer(minilm):
     source = source_of(minilm)
-    assert source.head == "encoder"
+    assert source.head.name == "encoder"
     assert source.tokenizer == minilm
     assert source.config.num_hidden_layers == 6
     assert source.state["embeddings.word_embeddings.weight"].shape == (30522, 384)
@@ -39,13 +39,13 @@ def test_a_directory_gives_weights_head_and_tokenizer(minilm):
 def test_the_head_is_what_config_json_says(tmp_path, class_name, head):
     _, _, model = bert(class_name)
     model.save_pretrained(tmp_path)
-    assert source_of(tmp_path).head == head
-    assert source_of(tmp_path, head="encoder").head == "encoder"
+    assert source_of(tmp_path).head.name == head
+    assert source_of(tmp_path, head="encoder").head.name == "encoder"
 
 
 def test_an_unknown_head_or_thing_is_refused(tmp_path):
     config, state, _ = bert("BertModel")
-    with pytest.raises(ValueError, match="head must be one of"):
+    with pytest.raises(ValueError, match="head 'regression' is unknown"):
         source_of(ExportSource(config, state), head="regression")
     with pytest.raises(ValueError, match="a dict cannot be exported"):
         source_of({})
@@ -97,7 +97,7 @@ def test_the_mlm_view_brings_its_head(minilm):
         vocab_size=50, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16
     )
     source = source_of(BertEncoder(small, mlm=True).mlm)
-    assert source.head == "masked_lm"
+    assert source.head.name == "masked_lm"
     assert "cls.predictions.transform.dense.weight" in source.state
 
 
@@ -112,26 +112,27 @@ def test_a_checkpoint_that_lacks_a_tensor_is_refused(tmp_path, shared):
         source_of(tmp_path / "m")
 
 
-@pytest.mark.parametrize("head", sorted(set(CLASS_OF_HEAD) - {"encoder"}))
+@pytest.mark.parametrize("head", sorted(head.name for head in heads() if head != ENCODER))
 def test_a_keras_head_is_its_own_reference_and_the_graph_agrees_with_it(head, tmp_path):
     from tfbert_npu.config import BertConfig
-    from tfbert_npu.models import heads
+    from tfbert_npu.models import heads as classes
 
     config = BertConfig(
         vocab_size=60, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=24,
         max_position_embeddings=24, initializer_range=0.3,
     )  # fmt: skip
     labels = {"num_labels": 5} if head in ("sequence_classification", "token_classification") else {}
-    model = getattr(heads, f"Bert{CLASS_OF_HEAD[head]}")(config, **labels)
+    model = getattr(classes, f"Bert{head_named(head).suffix}")(config, **labels)
     source = source_of(model)
-    assert source.head == head
-    names = head_outputs(head)
+    assert source.head.name == head
+    specs = [spec.everywhere() for spec in head_named(head).outputs]
+    names = [spec.name for spec in specs]
     inputs = random_inputs(config, (3, 10), runs=2)
-    found = compare_onnx(export_onnx(model, tmp_path / "m.onnx"), source, names, inputs, "inside")
+    found = compare_onnx(export_onnx(model, tmp_path / "m.onnx"), source, specs, inputs, "inside")
     assert set(found) == set(names)
     assert max(one.max_abs for one in found.values()) < 1e-5
     # The same weights without the model: the reference is built again from them.
-    again = tensorflow_reference(ExportSource(source.config, source.state, head))
+    again = tensorflow_reference(ExportSource(source.config, source.state, head_named(head)))
     assert again.reference_name == "tensorflow"
     for name in names:
         np.testing.assert_allclose(

@@ -10,7 +10,7 @@ from tests.runtime.artifacts import CONFIG, SHAPES, write_artifact
 from tfbert_npu import BertConfig, BertEncoder
 from tfbert_npu.artifact.embeddings import HostEmbeddings
 from tfbert_npu.export.source import source_of
-from tfbert_npu.onnx.model import GraphOptions, Head, write_graph
+from tfbert_npu.onnx.model import GraphOptions, write_graph
 from tfbert_npu.rknn.compiler import Signature
 
 SMALL = {**CONFIG, "vocab_size": 97}
@@ -25,7 +25,7 @@ def small_encoder(seed: int = 0, sizes: Mapping[str, int] | None = None, **optio
     return encoder
 
 
-def export_small(model: Any, directory: Path, head: Head | None = None, **options: Any) -> Path:
+def export_small(model: Any, directory: Path, head: str | None = None, **options: Any) -> Path:
     """What `export_rknn` would write, without the toolchain."""
     source = source_of(model, head=head)
     graph = write_graph(source.config, source.state, source.head, GraphOptions(**options))
@@ -39,7 +39,7 @@ def export_small(model: Any, directory: Path, head: Head | None = None, **option
         config=source.config.to_huggingface("BertModel"),
         inputs=signature.inputs,
         outputs=signature.outputs,
-        head=source.head,
+        head=source.kind,
         source_sha256=source.weights_sha256,
         tables=HostEmbeddings.from_state(source.state) if options.get("embeddings") == "host" else None,
     )

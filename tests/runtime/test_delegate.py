@@ -170,8 +170,8 @@ def test_missing_hidden_states(encoder: BertEncoder, tmp_path: Path, board: Boar
     assert not hasattr(first, "_keras_mask")
     assert repr(copy.deepcopy(first)) == repr(first)
     message = (
-        r"encoder_outputs is not in .*, which gives pooled_output, sequence_output; leave it unused, or "
-        r"export with outputs=\('pooled_output', 'sequence_output', 'encoder_outputs'\)"
+        r"encoder_outputs is not in .*, which gives sequence_output, pooled_output; leave it unused, or "
+        r"export with outputs=\('sequence_output', 'pooled_output', 'encoder_outputs'\)"
     )
     assert re.search(message, repr(first))
     uses: list[Callable[[Any], Any]] = [

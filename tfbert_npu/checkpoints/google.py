@@ -9,14 +9,14 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
-from typing import get_args
 
 import numpy as np
 
 from tfbert_npu.checkpoints.checkpoint import Checkpoint, read_variables, variable_shapes
-from tfbert_npu.checkpoints.names import HeadPart, encoder_rows, head_rows, mlm_rows, pooler_rows
+from tfbert_npu.checkpoints.names import encoder_rows, head_rows, mlm_rows, pooler_rows
 from tfbert_npu.config import BertConfig
 from tfbert_npu.errors import CheckpointError
+from tfbert_npu.heads import heads
 
 CONFIG = "bert_config.json"
 
@@ -46,8 +46,9 @@ def read_google(directory: Path, prefix: str | None = None) -> Checkpoint:
     files = [path.name for path in directory.iterdir()]
     path = directory / (prefix or find_prefix(files))
     shapes = variable_shapes(path)
-    heads = [row for part in get_args(HeadPart) for row in head_rows(part)]
-    rows = {row.google: row for row in (*encoder_rows(config), *pooler_rows(config), *mlm_rows(), *heads)}
+    layers = [layer for head in heads() for layer in head.layers if layer.google is not None]
+    own = [row for layer in layers for row in head_rows(layer)]
+    rows = {row.google: row for row in (*encoder_rows(config), *pooler_rows(config), *mlm_rows(), *own)}
     names = [name for name in shapes if not _TRAINING.search(name)]
     unknown = sorted(name for name in names if name not in rows)
     if unknown:

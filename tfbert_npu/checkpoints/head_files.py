@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tfbert_npu.checkpoints.names import Row, encoder_rows, head_rows, head_shapes
+from tfbert_npu.checkpoints.names import encoder_rows, head_rows, head_shapes
 from tfbert_npu.checkpoints.pretrained import saved_names, write_directory
 from tfbert_npu.checkpoints.reading import read_pretrained
 from tfbert_npu.checkpoints.state import State, check_state
@@ -59,11 +59,8 @@ def build_head(
         CheckpointError: A tensor of the encoder is missing, or one is unknown or of another shape.
     """
     model = cls(config, num_labels=num_labels, labels=labels, problem_type=problem_type, **kwargs)
-    sizes: dict[str, tuple[int, ...]] = {}
-    own_rows: list[Row] = []
-    for part, outputs in model.parts.items():
-        own_rows += head_rows(part)
-        sizes.update(head_shapes(part, config, outputs))
+    own_rows = [row for layer in model.parts for row in head_rows(layer)]
+    sizes = head_shapes(model.parts, config)
     if config.id2label != model.config.id2label:
         # A classifier that was trained for other labels says nothing about these.
         asked_anew = {row.name for row in own_rows if model.config.num_labels == sizes[row.name][0]}

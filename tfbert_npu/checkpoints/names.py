@@ -16,19 +16,16 @@ The columns of the table:
 - `is_kernel`: a linear weight: [out, in] in a state, [in, out] in Keras and TensorFlow.
 - `google_out_in`: Google's file holds this linear weight as [out, in] too, as it does in its task heads.
 
-The attribute path of a task head's row starts at the head (`heads.base.BertHead`), not at the encoder.
+The attribute path of a task head's row starts at the head (`models.head.BertHead`), not at the encoder.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
 
 from tfbert_npu.config import BertConfig
-
-HeadPart = Literal["seq_relationship", "pre_classifier", "classifier", "qa_outputs"]
-"""A linear layer of a task head."""
+from tfbert_npu.heads import LayerSpec
 
 
 @dataclass(frozen=True)
@@ -206,31 +203,6 @@ _MLM = (
 )
 
 
-def _head(name: str, attribute: str, google: str) -> tuple[Row, Row]:
-    # run_classifier.py, run_squad.py and run_pretraining.py make these with get_variable, as [out, in];
-    # TF-Hub modules hold none of them. DistilBERT's bear BERT's names.
-    return (
-        Row(
-            f"{name}.weight",
-            f"{attribute}.kernel",
-            f"{name}.weight",
-            f"{google}output_weights",
-            "",
-            is_kernel=True,
-            google_out_in=True,
-        ),
-        Row(f"{name}.bias", f"{attribute}.bias", f"{name}.bias", f"{google}output_bias", ""),
-    )
-
-
-_HEADS: dict[HeadPart, tuple[Row, Row]] = {
-    "seq_relationship": _head("cls.seq_relationship", "seq_relationship", "cls/seq_relationship/"),
-    "pre_classifier": _dense("pre_classifier", "pre_classifier", "pre_classifier", "", ""),
-    "classifier": _head("classifier", "classifier", ""),
-    "qa_outputs": _head("qa_outputs", "qa_outputs", "cls/squad/"),
-}
-
-
 def encoder_rows(config: BertConfig) -> Iterator[Row]:
     """The tensors of the encoder without its pooler."""
     for row in _EMBEDDINGS:
@@ -252,15 +224,38 @@ def mlm_rows() -> Iterator[Row]:
     yield from _MLM
 
 
-def head_rows(part: HeadPart) -> Iterator[Row]:
-    """The weight and the bias of one linear layer of a task head."""
-    yield from _HEADS[part]
+def head_rows(layer: LayerSpec) -> tuple[Row, Row]:
+    """The weight and the bias of one linear layer of a task head.
+
+    Google's run_classifier.py, run_squad.py and run_pretraining.py make these with get_variable, as
+    [out, in]; TF-Hub modules hold none of them. In DistilBERT they have BERT's names.
+    """
+    name, attribute = layer.tensor, layer.attribute
+    google = (
+        ("", "") if layer.google is None else (f"{layer.google}output_weights", f"{layer.google}output_bias")
+    )
+    return (
+        Row(
+            f"{name}.weight",
+            f"{attribute}.kernel",
+            f"{name}.weight",
+            google[0],
+            "",
+            is_kernel=True,
+            google_out_in=True,
+        ),
+        Row(f"{name}.bias", f"{attribute}.bias", f"{name}.bias", google[1], ""),
+    )
 
 
-def head_shapes(part: HeadPart, config: BertConfig, outputs: int) -> dict[str, tuple[int, ...]]:
-    """Shape of the weight and the bias of a task head's linear layer with so many outputs."""
-    weight, bias = _HEADS[part]
-    return {weight.name: (outputs, config.hidden_size), bias.name: (outputs,)}
+def head_shapes(layers: Mapping[LayerSpec, int], config: BertConfig) -> dict[str, tuple[int, ...]]:
+    """Shapes of the tensors of a head's linear layers, one after the other, with so many outputs each."""
+    sizes: dict[str, tuple[int, ...]] = {}
+    inputs = config.hidden_size
+    for layer, outputs in layers.items():
+        sizes |= {f"{layer.tensor}.weight": (outputs, inputs), f"{layer.tensor}.bias": (outputs,)}
+        inputs = outputs
+    return sizes
 
 
 def shapes(config: BertConfig) -> dict[str, tuple[int, ...]]:

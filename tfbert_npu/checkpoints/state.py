@@ -10,6 +10,7 @@ import numpy as np
 from tfbert_npu.checkpoints.names import Row, encoder_rows, mlm_rows, pooler_rows, shapes
 from tfbert_npu.config import BertConfig
 from tfbert_npu.errors import CheckpointError
+from tfbert_npu.heads import is_head_tensor
 
 State = dict[str, np.ndarray]
 
@@ -76,7 +77,7 @@ def check_state(
     missing = sorted(wanted - state.keys())
     if missing:
         problems.append(f"missing: {', '.join(missing)}")
-    unknown = sorted(name for name in state if name not in known and not _is_head(name))
+    unknown = sorted(name for name in state if name not in known and not is_head_tensor(name))
     if unknown:
         problems.append(f"unknown: {', '.join(unknown)}")
     misshapen = [
@@ -127,7 +128,3 @@ def _drop_tied(state: State) -> None:
     bias = state.pop(_DECODER_BIAS, None)
     if bias is not None and not np.array_equal(bias, state.setdefault("cls.predictions.bias", bias)):
         raise CheckpointError(f"{_DECODER_BIAS} differs from cls.predictions.bias; they must be the same")
-
-
-def _is_head(name: str) -> bool:
-    return name.partition(".")[0] in {"cls", "classifier", "pre_classifier", "qa_outputs"}

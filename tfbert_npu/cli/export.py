@@ -9,20 +9,13 @@ from typing import Any, get_args
 import click
 
 from tfbert_npu.artifact.manifest import Layout, Precision
+from tfbert_npu.heads import heads
 from tfbert_npu.platforms import PLATFORMS
 
 FORMATS = ("rknn", "onnx", "saved-model")
-_HEADS = (
-    "encoder",
-    "masked_lm",
-    "causal_lm",
-    "pretraining",
-    "next_sentence",
-    "sequence_classification",
-    "multiple_choice",
-    "token_classification",
-    "question_answering",
-)
+
+
+_HEADS = [head.name for head in heads()]
 
 
 class _Shapes(click.ParamType):
@@ -104,7 +97,11 @@ def _read_config(ctx: click.Context, param: click.Parameter, value: Path | None)
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="Texts for int8, one per line; by default our own.",
 )
-@click.option("--head", type=click.Choice(_HEADS), help="By default what the checkpoint's config.json says.")
+@click.option(
+    "--head",
+    type=click.Choice(_HEADS),
+    help="By default what the checkpoint's config.json says.",
+)
 @click.option("--outputs", type=_Names(), help="Names separated by commas; encoder_outputs is every layer.")
 @click.option("--layout", type=click.Choice(get_args(Layout)), default="dynamic", show_default=True)
 @click.option("--embeddings", type=click.Choice(["inside", "host"]), default="inside", show_default=True)

@@ -17,10 +17,18 @@ from tfbert_npu.errors import ArtifactError
 from tfbert_npu.export import gate
 from tfbert_npu.export.onnx_file import prepared, run_onnx
 from tfbert_npu.export.options import RknnOptions, Shape
-from tfbert_npu.export.samples import TEXTS, Inputs, random_inputs, text_inputs
-from tfbert_npu.export.source import FLOAT16_MAX, ExportSource
+from tfbert_npu.export.source import FLOAT16_MAX, ExportSource, outputs_of
+from tfbert_npu.onnx.agreement import Agreement, compare, failures, summary
 from tfbert_npu.quantize.calibration import calibration_set
 from tfbert_npu.quantize.recipe import Recipe
+from tfbert_npu.quantize.samples import (
+    TEXTS,
+    Inputs,
+    random_inputs,
+    text_inputs,
+    with_positions,
+    without_types,
+)
 from tfbert_npu.rknn.compiler import Signature, simulate
 from tfbert_npu.rknn.cost import Cost
 from tfbert_npu.rknn.toolchain.environment import Toolchain
@@ -54,27 +62,32 @@ class ExportRun:
 def gate_inputs(run: ExportRun, shape: Shape) -> list[Inputs]:
     """Batches for the gate at one shape: texts if there is a tokenizer, else random ids."""
     if run.source.tokenizer is not None:
-        batches = text_inputs(run.source.tokenizer, run.texts or TEXTS, shape, _GATE_RUNS)
+        texts = run.texts or TEXTS
+        pairs = run.source.head.pairs
+        batches = text_inputs(run.source.tokenizer, texts, shape, _GATE_RUNS, pairs)
+        batches = without_types(batches, run.source.config)
     else:
         batches = random_inputs(run.source.config, shape, _GATE_RUNS)
     if run.options.masked_positions is not None:
-        rng = np.random.default_rng(0)
-        size = (shape[0], run.options.masked_positions)
-        for batch in batches:
-            batch["masked_lm_positions"] = rng.integers(0, shape[1], size).astype(np.int32)
+        batches = with_positions(batches, run.options.masked_positions)
     return batches
 
 
 def calibration_batches(
-    run: ExportRun, calibration: Sequence[str] | Sequence[Mapping[str, np.ndarray]]
+    run: ExportRun,
+    calibration: Sequence[str] | Sequence[Mapping[str, np.ndarray]],
 ) -> Sequence[Mapping[str, np.ndarray]]:
     """Calibration texts or batches as batches of the longest shape, where fewest are cut."""
     texts = [item for item in calibration if isinstance(item, str)]
     if not texts:
         return [item for item in calibration if not isinstance(item, str)]
+    if len(texts) < len(calibration):
+        raise ValueError("calibration mixes texts and batches of inputs; give one kind")
     if run.source.tokenizer is None:
         raise ValueError("calibration texts need a tokenizer; give tokenizer=, a directory with vocab.txt")
-    return calibration_set(run.source.tokenizer, texts, run.options.shapes[-1])
+    pairs = run.source.head.pairs
+    batches = calibration_set(run.source.tokenizer, texts, run.options.shapes[-1], pairs=pairs)
+    return without_types(batches, run.source.config)
 
 
 def pass_gate(
@@ -84,7 +97,7 @@ def pass_gate(
     onnx_path: Path,
     batches: Sequence[Inputs],
     staging: Path,
-) -> dict[str, gate.Agreement]:
+) -> dict[str, Agreement]:
     """Compare the compiled model in the simulator with the reference.
 
     Returns:
@@ -99,19 +112,12 @@ def pass_gate(
         expected = [run.source.reference(batch) for batch in batches]
     else:
         expected = run_onnx(onnx_path, fed)
-    compared = []
-    for batch, given, wanted in zip(batches, fed, expected, strict=True):
-        got = simulate(session, signature, given)
-        compared.append(
-            {
-                spec.name: gate.agreement(got[spec.name], np.asarray(wanted[spec.name]), batch["input_mask"])
-                for spec in signature.outputs
-            }
-        )
-    worst = gate.worst_of(compared)
-    wrong = gate.failures(worst, run.min_cosine)
+    got = [simulate(session, signature, given) for given in fed]
+    specs = outputs_of(run.source, run.options.outputs, run.options.masked_positions is not None)
+    worst = compare(got, expected, [batch["input_mask"] for batch in batches], specs)
+    wrong = failures(worst, run.min_cosine)
     if wrong:
-        (staging / "gate.json").write_text(json.dumps(gate.summary(worst), indent=2) + "\n")
+        (staging / "gate.json").write_text(json.dumps(summary(worst), indent=2) + "\n")
         run.say("the gate failed; asking the vendor for its analysis")
         arrays = [np.ascontiguousarray(fed[0][s.name], s.dtype) for s in signature.inputs]
         table = session.analyse(arrays, staging / "analysis")

@@ -14,10 +14,10 @@ from tfbert_npu.artifact.embeddings import EMBEDDINGS, HostEmbeddings
 from tfbert_npu.artifact.hashing import sha256_of
 from tfbert_npu.artifact.manifest import Manifest, ModelFile, SupportFile, SupportKind
 from tfbert_npu.artifact.rk_transformers import HF_INPUTS
-from tfbert_npu.export import gate
 from tfbert_npu.export.card import write_card
 from tfbert_npu.export.options import RknnOptions, Shape
-from tfbert_npu.export.source import CLASS_OF_HEAD, TOKENIZER_FILES, ExportSource
+from tfbert_npu.export.source import TOKENIZER_FILES, ExportSource
+from tfbert_npu.onnx.agreement import Agreement, summary, worst_of
 from tfbert_npu.quantize.hybrid import document_name
 from tfbert_npu.rknn.compiler import Signature
 from tfbert_npu.rknn.cost import Cost
@@ -37,7 +37,7 @@ class Exported:
     toolchain: Toolchain
     source_sha256: str
     costs: Mapping[Shape, Cost]
-    agreements: Mapping[Shape, Mapping[str, gate.Agreement]]
+    agreements: Mapping[Shape, Mapping[str, Agreement]]
     ranges: Mapping[str, float]
     min_cosine: float
     gate_inputs: str
@@ -102,7 +102,7 @@ def _manifest(directory: Path, exported: Exported, support: tuple[SupportFile, .
                 precision=options.precision if on_npu else "fp32",
             )
         )
-    worst = gate.worst_of(exported.agreements.values())
+    worst = worst_of(exported.agreements.values())
     return Manifest(
         head=exported.source.kind,
         embeddings=options.embeddings,
@@ -111,12 +111,12 @@ def _manifest(directory: Path, exported: Exported, support: tuple[SupportFile, .
         models=tuple(models),
         support=support,
         source_sha256=exported.source_sha256,
-        parity=gate.summary(worst),
+        parity=summary(worst),
         gate={
             "reference": exported.reference,
             "inputs": exported.gate_inputs,
             "min_cosine": exported.min_cosine,
-            "shapes": {_key(shape): gate.summary(found) for shape, found in exported.agreements.items()},
+            "shapes": {_key(shape): summary(found) for shape, found in exported.agreements.items()},
             "largest_activations": dict(exported.ranges),
         },
         cost={_key(shape): cost.summary(options.platform) for shape, cost in exported.costs.items()},
@@ -140,7 +140,7 @@ def _write_config(directory: Path, exported: Exported) -> None:
     """`config.json` with rk-transformers' "rknn" block: relative path -> settings of that file."""
     config, options = exported.source.config, exported.options
     family = "DistilBert" if config.model_type == "distilbert" else "Bert"
-    values = config.to_huggingface(family + CLASS_OF_HEAD[exported.source.head])
+    values = config.to_huggingface(family + exported.source.head.suffix)
     values["rknn"] = {name: _rknn_block(exported, shapes) for name, shapes in options.files()}
     text = json.dumps(values, indent=2, ensure_ascii=False)
     (directory / "config.json").write_text(text + "\n", encoding="utf-8")

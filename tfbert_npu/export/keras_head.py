@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from tfbert_npu.errors import require
+from tfbert_npu.heads import Axis, OutputSpec
 
 # What rknn-toolkit2 puts on the NPU in shapes as small as a head's, alone or fused into a product.
 _PLAIN = frozenset(
@@ -46,7 +47,7 @@ class KerasHead:
     """`onnx.ModelProto` from encoder outputs, by their names, to the model's outputs."""
     takes: tuple[str, ...]
     """The encoder outputs that it reads."""
-    gives: tuple[str, ...]
+    gives: tuple[OutputSpec, ...]
     """Its outputs, in the model's order."""
 
 
@@ -124,7 +125,19 @@ def _converted(model: Any, used: Sequence[tuple[str, Any]]) -> KerasHead:
             "leave unfused or to the CPU; the cost report says which",
             stacklevel=5,
         )
-    return KerasHead(graph, takes, gives)
+    length = model.inputs[0].shape[1]
+    shapes = [tensor.shape for tensor in model.outputs]
+    specs = [OutputSpec(name, _axes(shape, length)) for name, shape in zip(gives, shapes, strict=True)]
+    return KerasHead(graph, takes, tuple(specs))
+
+
+def _axes(shape: Sequence[int | None], length: int | None) -> tuple[Axis, ...]:
+    """What the axes of an output are, of a model whose inputs have this length; None: any."""
+    axes: list[Axis] = ["B", *(size if size is not None else "S" for size in shape[1:])]
+    # With a fixed length the second of three axes is the tokens' if it is as long.
+    if len(axes) > 2 and axes[1] == length:
+        axes[1] = "S"
+    return tuple(axes)
 
 
 def attach(encoder: Any, head: KerasHead) -> Any:
@@ -134,7 +147,7 @@ def attach(encoder: Any, head: KerasHead) -> Any:
     kept = onnx.compose.merge_models(encoder, head.graph, io_map=[(name, name) for name in head.takes])
     by_name = {output.name: output for output in kept.graph.output}
     del kept.graph.output[:]
-    kept.graph.output.extend([by_name[name] for name in head.gives])
+    kept.graph.output.extend([by_name[spec.name] for spec in head.gives])
     onnx.checker.check_model(kept, full_check=True)
     return kept
 

@@ -13,10 +13,12 @@ from tfbert_npu._files import replacing
 from tfbert_npu.artifact.embeddings import HostEmbeddings
 from tfbert_npu.errors import require
 from tfbert_npu.export.directory import explaining_full_disk
-from tfbert_npu.export.gate import Agreement, GateError, agreement, failures, worst_of
-from tfbert_npu.export.samples import random_inputs
+from tfbert_npu.export.gate import GateError
 from tfbert_npu.export.source import ExportSource, graph_of, outputs_of, source_of, tensorflow_reference
-from tfbert_npu.onnx.model import Dim, EmbeddingPlace, GraphOptions, Head
+from tfbert_npu.heads import OutputSpec
+from tfbert_npu.onnx.agreement import Agreement, compare, failures
+from tfbert_npu.onnx.model import Dim, EmbeddingPlace, GraphOptions
+from tfbert_npu.quantize.samples import random_inputs
 
 _ONNX_MIN_COSINE = 0.999999
 
@@ -26,7 +28,7 @@ def export_onnx(
     path: str | os.PathLike[str],
     outputs: Sequence[str] | None = None,
     *,
-    head: Head | None = None,
+    head: str | None = None,
     batch: Dim = "batch",
     length: Dim = "length",
     embeddings: EmbeddingPlace = "inside",
@@ -94,20 +96,15 @@ def run_onnx(
 def compare_onnx(
     path: str | os.PathLike[str],
     source: ExportSource,
-    names: Sequence[str],
+    specs: Sequence[OutputSpec],
     inputs: Sequence[Mapping[str, np.ndarray]],
     embeddings: EmbeddingPlace,
 ) -> dict[str, Agreement]:
     """Agreement of an ONNX file with the source's reference, the worst over all batches."""
     assert source.reference is not None
     fed = prepared(source, inputs, embeddings)
-    compared = []
-    for batch, got in zip(inputs, run_onnx(path, fed), strict=True):
-        expected = source.reference(batch)
-        compared.append(
-            {name: agreement(got[name], np.asarray(expected[name]), batch["input_mask"]) for name in names}
-        )
-    return worst_of(compared)
+    expected = [source.reference(batch) for batch in inputs]
+    return compare(run_onnx(path, fed), expected, [batch["input_mask"] for batch in inputs], specs)
 
 
 def prepared(
@@ -128,7 +125,7 @@ def _check(path: Path, source: ExportSource, options: GraphOptions) -> None:
     source = tensorflow_reference(source)
     if source.reference is None:
         return
-    names = outputs_of(source, options.outputs)
+    specs = outputs_of(source, options.outputs, options.masked_positions is not None)
     shape = (
         options.batch if isinstance(options.batch, int) else 2,
         options.length if isinstance(options.length, int) else min(24, source.config.max_position_embeddings),
@@ -136,6 +133,6 @@ def _check(path: Path, source: ExportSource, options: GraphOptions) -> None:
     inputs = random_inputs(source.config, shape, runs=2)
     # On the host the tables are in float16, as on the NPU; the rest of the graph is the same.
     least = _ONNX_MIN_COSINE if options.embeddings == "inside" else 0.99999
-    wrong = failures(compare_onnx(path, source, names, inputs, options.embeddings), least)
+    wrong = failures(compare_onnx(path, source, specs, inputs, options.embeddings), least)
     if wrong:
         raise GateError(f"the ONNX file is not the model: {'; '.join(wrong)}; please report this")

@@ -31,11 +31,13 @@ from tfbert_npu.export.evidence import LOG, staged_with_evidence
 from tfbert_npu.export.onnx_file import prepared
 from tfbert_npu.export.options import Shape, checked_options
 from tfbert_npu.export.source import graph_of, source_of, tensorflow_reference
-from tfbert_npu.onnx.model import GraphOptions, Head
-from tfbert_npu.quantize.calibration import default_texts, resized
+from tfbert_npu.onnx.agreement import Agreement
+from tfbert_npu.onnx.model import GraphOptions
+from tfbert_npu.quantize.calibration import default_texts, read_texts, resized
 from tfbert_npu.quantize.hybrid import document_name
 from tfbert_npu.quantize.pipeline import compile_int8, quantise, round_products
 from tfbert_npu.quantize.recipe import Recipe, last_block
+from tfbert_npu.quantize.samples import with_positions
 from tfbert_npu.quantize.search import search
 from tfbert_npu.quantize.study import Study
 from tfbert_npu.rknn.compiler import Signature, compile_file, custom_string
@@ -50,9 +52,9 @@ def export_rknn(
     target_platform: str = "rk3588",
     shapes: Sequence[Sequence[int]] | Literal["buckets"] = ((1, 128),),
     precision: str = "fp16",
-    calibration: Sequence[str] | Sequence[Mapping[str, np.ndarray]] | None = None,
+    calibration: str | os.PathLike[str] | Sequence[str] | Sequence[Mapping[str, np.ndarray]] | None = None,
     *,
-    head: Head | None = None,
+    head: str | None = None,
     outputs: Sequence[str] | None = None,
     layout: str = "dynamic",
     embeddings: str = "inside",
@@ -89,8 +91,8 @@ def export_rknn(
         precision: `"fp16"`; `"w8a8"`: int8 products with exact transforms before them, and float16 for the
             rest, see `export.quantize`; `"w8a16"` (RK3562) and `"w4a16"` (RK3576): weights of 8 and of 4
             bits, computed in float16.
-        calibration: For all but fp16: texts, or batches of int32 arrays [B, S] under TF-Hub's input names, of
-            the longest shape. By default our own sentences, in many languages.
+        calibration: For all but fp16: texts, a file of them, one per line, or batches of int32 arrays [B, S]
+            under TF-Hub's input names, of the longest shape. By default our own sentences, in many languages.
         head: What stands on the encoder, for a checkpoint whose `config.json` does not say.
         outputs: As in `export_onnx`.
         layout: `"dynamic"`: one file for all shapes, not in w8a8. `"static"`: one file for each.
@@ -151,6 +153,8 @@ def export_rknn(
                 f"precision {precision!r} needs calibration: texts and tokenizer=, or batches of inputs"
             )
         calibration = default_texts()
+    if isinstance(calibration, (str, os.PathLike)):
+        calibration = read_texts(calibration)
     if calibration is not None and len(calibration) == 0:
         raise ValueError("calibration holds no text; leave it out for our own sentences")
     run = ExportRun(
@@ -214,7 +218,7 @@ def _export(run: ExportRun, staging: Path, name: str, user_string: str) -> Manif
     ranges = check_ranges(run, onnx_path, signature, inputs[options.shapes[-1]][-1])
 
     costs: dict[Shape, Cost] = {}
-    agreements: dict[Shape, dict[str, gate.Agreement]] = {}
+    agreements: dict[Shape, dict[str, Agreement]] = {}
     peak = 0
     for file, shapes in options.files():
         with VendorSession(run.toolchain, staging / LOG, run.limits) as session:
@@ -224,8 +228,7 @@ def _export(run: ExportRun, staging: Path, name: str, user_string: str) -> Manif
             else:
                 cut = resized(run.calibration, shapes[0])
                 if options.masked_positions is not None:
-                    size = (shapes[0][0], options.masked_positions)
-                    cut = [{**batch, "masked_lm_positions": np.zeros(size, np.int32)} for batch in cut]
+                    cut = with_positions(cut, options.masked_positions)
                 calibration = prepared(source, cut, options.embeddings)
                 found, document = compile_int8(
                     session, onnx_path, signature, options, shapes, custom, calibration, quantised

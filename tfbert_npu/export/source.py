@@ -20,12 +20,12 @@ from tfbert_npu.checkpoints.state import State, check_state, has_pooler, to_stat
 from tfbert_npu.config import BertConfig
 from tfbert_npu.export.delegated import refuse_delegated
 from tfbert_npu.export.keras_head import KerasHead, attach
+from tfbert_npu.heads import ENCODER, HeadSpec, OutputSpec, head_named, head_of_class
 from tfbert_npu.onnx.model import (
     GraphOptions,
-    Head,
     check_head,
-    head_outputs,
     output_names,
+    output_specs,
     tensors_under,
     write_graph,
 )
@@ -38,19 +38,6 @@ _WANTED = ("config.json", "*.safetensors", "model.safetensors.index.json", *TOKE
 
 FLOAT16_MAX = 65504.0
 
-CLASS_OF_HEAD: dict[Head, str] = {
-    "encoder": "Model",
-    "masked_lm": "ForMaskedLM",
-    "causal_lm": "LMHeadModel",
-    "pretraining": "ForPreTraining",
-    "next_sentence": "ForNextSentencePrediction",
-    "sequence_classification": "ForSequenceClassification",
-    "multiple_choice": "ForMultipleChoice",
-    "token_classification": "ForTokenClassification",
-    "question_answering": "ForQuestionAnswering",
-}
-"""transformers' class for each head, without "Bert" or "DistilBert" before it."""
-
 
 @dataclass(frozen=True)
 class ExportSource:
@@ -59,7 +46,7 @@ class ExportSource:
     config: BertConfig
     state: State
     """Its tensors, see `weights.names`."""
-    head: Head = "encoder"
+    head: HeadSpec = ENCODER
     tokenizer: Path | None = None
     """Directory with `vocab.txt`."""
     reference: Reference | None = None
@@ -72,7 +59,7 @@ class ExportSource:
     @property
     def kind(self) -> str:
         """The head's name for the manifest."""
-        return "custom" if self.keras_head is not None else self.head
+        return "custom" if self.keras_head is not None else self.head.name
 
     @property
     def weights_sha256(self) -> str:
@@ -81,7 +68,7 @@ class ExportSource:
 
 
 def source_of(
-    model: Any, *, head: Head | None = None, tokenizer: str | os.PathLike[str] | None = None
+    model: Any, *, head: str | None = None, tokenizer: str | os.PathLike[str] | None = None
 ) -> ExportSource:
     """Take a model apart.
 
@@ -96,8 +83,7 @@ def source_of(
         ValueError: The model is none of these, or holds an encoder that runs on an NPU.
         CheckpointError: The checkpoint is damaged, or a tensor holds NaN or more than float16 can.
     """
-    if head is not None:
-        head_outputs(head)  # refuses an unknown one
+    spec = None if head is None else head_named(head)
     directory = None if tokenizer is None else Path(tokenizer).expanduser()
     if directory is not None and not (directory / "vocab.txt").is_file():
         raise FileNotFoundError(
@@ -106,11 +92,11 @@ def source_of(
     if isinstance(model, ExportSource):
         source = model
     elif isinstance(model, (str, os.PathLike)):
-        source = _from_directory(model, head)
+        source = _from_directory(model, spec)
     else:
         source = _from_keras(model)
-    if head is not None and head != source.head:
-        source = replace(source, head=head, reference=None, reference_name="", keras_head=None)
+    if spec is not None and spec != source.head:
+        source = replace(source, head=spec, reference=None, reference_name="", keras_head=None)
     if directory is not None:
         source = replace(source, tokenizer=directory)
     check_numbers(source.state)
@@ -124,16 +110,19 @@ def graph_of(source: ExportSource, options: GraphOptions) -> Any:
     if options.outputs is not None or options.masked_positions is not None:
         raise ValueError("a functional model gives its own outputs; leave out outputs and masked_positions")
     encoder = write_graph(
-        source.config, source.state, "encoder", replace(options, outputs=source.keras_head.takes)
+        source.config, source.state, ENCODER, replace(options, outputs=source.keras_head.takes)
     )
     return attach(encoder, source.keras_head)
 
 
-def outputs_of(source: ExportSource, outputs: Sequence[str] | None) -> tuple[str, ...]:
-    """Names of the outputs of `graph_of`, in their order."""
+def outputs_of(
+    source: ExportSource, outputs: Sequence[str] | None, masked_positions: bool = False
+) -> tuple[OutputSpec, ...]:
+    """The outputs of `graph_of`, in their order."""
     if source.keras_head is not None:
         return source.keras_head.gives
-    return output_names(source.config, source.head, outputs)
+    known = output_specs(source.config, source.head, masked_positions)
+    return tuple(known[name] for name in output_names(source.config, source.head, outputs))
 
 
 def check_numbers(state: Mapping[str, np.ndarray]) -> None:
@@ -154,7 +143,7 @@ def check_numbers(state: Mapping[str, np.ndarray]) -> None:
             )
 
 
-def _from_directory(model: str | os.PathLike[str], head: Head | None) -> ExportSource:
+def _from_directory(model: str | os.PathLike[str], head: HeadSpec | None) -> ExportSource:
     directory = local_directory(model, _WANTED)
     if not (directory / "config.json").is_file() or not any(directory.glob("*.safetensors")):
         return _from_another_form(model, head)
@@ -169,25 +158,20 @@ def _from_directory(model: str | os.PathLike[str], head: Head | None) -> ExportS
     return ExportSource(config, state, head, directory if _has_vocabulary(directory) else None)
 
 
-def _from_another_form(model: str | os.PathLike[str], head: Head | None) -> ExportSource:
+def _from_another_form(model: str | os.PathLike[str], head: HeadSpec | None) -> ExportSource:
     """TF-Hub modules, Google's checkpoints and what else `pull_from_hub` rebuilds; needs TensorFlow."""
     from tfbert_npu.hub.pull import pull_from_hub
 
-    return _from_keras(pull_from_hub(model, component="encoder" if head in (None, "encoder") else "model"))
+    return _from_keras(pull_from_hub(model, component="encoder" if head in (None, ENCODER) else "model"))
 
 
 def _has_vocabulary(directory: Path) -> bool:
     return any((directory / name).is_file() for name in _VOCABULARIES)
 
 
-def _head_in(path: Path) -> Head:
+def _head_in(path: Path) -> HeadSpec:
     architectures = json.loads(path.read_text(encoding="utf-8-sig")).get("architectures") or ["BertModel"]
-    return _head_of_class(str(architectures[0])) or "encoder"
-
-
-def _head_of_class(name: str) -> Head | None:
-    suffix = name.removeprefix("Distil").removeprefix("Bert")
-    return next((head for head, known in CLASS_OF_HEAD.items() if known == suffix), None)
+    return head_of_class(str(architectures[0])) or ENCODER
 
 
 def _from_keras(model: Any) -> ExportSource:
@@ -212,19 +196,18 @@ def _from_keras(model: Any) -> ExportSource:
             raise ValueError("a causal encoder cannot be exported alone; export its BertLMHeadModel")
         model.build()
         state = extract(model, [row for row in rows_of(model) if not row.attribute.startswith("mlm_head.")])
-        return ExportSource(model.config, state, "encoder", None, _keras_reference(model), "tensorflow")
+        return ExportSource(model.config, state, ENCODER, None, _keras_reference(model), "tensorflow")
     if isinstance(model, keras.Model) and not isinstance(model, BertHead):
         encoder, after = take_apart(model)
         state = extract(encoder, [r for r in rows_of(encoder) if not r.attribute.startswith("mlm_head.")])
         reference = functools.partial(outputs_by_name, model)
-        return ExportSource(encoder.config, state, "encoder", None, reference, "tensorflow", after)
-    head = _head_of_class(getattr(model, "architecture", "")) if isinstance(model, BertHead) else None
-    if head is None:
+        return ExportSource(encoder.config, state, ENCODER, None, reference, "tensorflow", after)
+    if not isinstance(model, BertHead):
         raise ValueError(_strange(model))
     model.build()
     state = extract(model.encoder, rows_of(model.encoder))
     state |= extract(model, [row for part in model.parts for row in head_rows(part)])
-    return ExportSource(model.config, state, head, None, _head_reference(model, head), "tensorflow")
+    return ExportSource(model.config, state, model.spec, None, _head_reference(model), "tensorflow")
 
 
 def _strange(model: Any) -> str:
@@ -244,14 +227,15 @@ def tensorflow_reference(source: ExportSource) -> ExportSource:
     if source.reference is not None:
         return source
     try:
-        from tfbert_npu.models import heads
+        from tfbert_npu.models import heads  # noqa: F401 - defines the classes
         from tfbert_npu.models.encoder import BertEncoder
+        from tfbert_npu.models.head import BertHead
     except ImportError:
         return source
     from tfbert_npu.checkpoints.head_files import build_head
     from tfbert_npu.checkpoints.variables import assign, rows_of
 
-    if source.head == "encoder":
+    if source.head == ENCODER:
         encoder = BertEncoder(
             source.config, add_pooler=has_pooler(source.state, source.config), dtype="float32"
         )
@@ -259,14 +243,14 @@ def tensorflow_reference(source: ExportSource) -> ExportSource:
         assign(encoder, rows_of(encoder), source.state)
         reference = _keras_reference(encoder)
     else:
-        cls = getattr(heads, f"Bert{CLASS_OF_HEAD[source.head]}")
-        classifier = source.state.get("classifier.weight")
-        # One label per row of the classifier, also where a configuration says nothing of labels.
-        labels = None if classifier is None or source.head == "multiple_choice" else len(classifier)
+        cls = BertHead.class_of(source.head)
+        # One label per row of the last layer, also where a configuration says nothing of labels.
+        counts = [len(source.state[f"{x.tensor}.weight"]) for x in source.head.layers if x.units == "L"]
+        labels = counts[-1] if counts else None
         model = build_head(
             cls, source.config, dict(source.state), Path("the model"), num_labels=labels, dtype="float32"
         )
-        reference = _head_reference(model, source.head)
+        reference = _head_reference(model)
     return replace(source, reference=reference, reference_name="tensorflow")
 
 
@@ -283,15 +267,15 @@ def _keras_reference(encoder: Any) -> Reference:
     return call
 
 
-def _head_reference(model: Any, head: Head) -> Reference:
+def _head_reference(model: Any) -> Reference:
     from keras.ops import convert_to_numpy
 
-    names = head_outputs(head)
+    names = [spec.name for spec in model.spec.outputs]
     encode = _keras_reference(model.encoder)
 
     def call(inputs: Mapping[str, np.ndarray]) -> dict[str, Any]:
         given = dict(inputs)
-        if head == "multiple_choice":  # rows of the batch are choices, each of a question of its own
+        if model.spec.choices:  # rows of the batch are choices, each of a question of its own
             given = {name: value[:, None] for name, value in inputs.items()}
         outputs = model(given, training=False)
         if not isinstance(outputs, Mapping):

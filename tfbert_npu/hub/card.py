@@ -9,21 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from tfbert_npu.errors import CheckpointError
+from tfbert_npu.heads import ENCODER, head_of_class
 
 CARD = "README.md"
 MANIFEST = "manifest.json"
 
-# Names of tasks on the hub (huggingface.co/tasks) by transformers' class suffix.
-_TASKS = {
-    "ForMaskedLM": "fill-mask",
-    "ForPreTraining": "fill-mask",
-    "LMHeadModel": "text-generation",
-    "ForSequenceClassification": "text-classification",
-    "ForNextSentencePrediction": "text-classification",
-    "ForMultipleChoice": "multiple-choice",
-    "ForTokenClassification": "token-classification",
-    "ForQuestionAnswering": "question-answering",
-}
 _COMMANDS = {
     "fill-mask": 'fill-mask {repo} "Paris is the [MASK] of France."',
     "text-classification": "classify {repo} --input texts.txt",
@@ -159,9 +149,7 @@ def _usage(repo_id: str, architecture: str, task: str, is_npu: bool) -> str:
     on_command_line = _example("On the command line", command, "")
     if is_npu:
         return "\n\n".join(["## Usage", _example("On the board", on_npu), on_command_line])
-    component = (
-        "" if architecture.endswith("Model") and "LMHead" not in architecture else ', component="model"'
-    )
+    component = "" if (head_of_class(architecture) or ENCODER) == ENCODER else ', component="model"'
     in_keras = (
         "from tfbert_npu import pull_from_hub\n\n"
         f'preprocessor = pull_from_hub("{repo_id}", component="preprocessor")\n'
@@ -196,7 +184,7 @@ def _architecture(config: Mapping[str, Any]) -> str:
 
 
 def _task(architecture: str) -> str:
-    return next((task for end, task in _TASKS.items() if architecture.endswith(end)), "feature-extraction")
+    return (head_of_class(architecture) or ENCODER).task
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -8,18 +8,12 @@ from typing import Any
 import keras
 from keras import ops
 
-from tfbert_npu.config import BertConfig, ProblemType
-from tfbert_npu.models.head import BertHead, Parts, cross_entropy, flat
+from tfbert_npu.config import ProblemType
+from tfbert_npu.heads import MULTIPLE_CHOICE, NEXT_SENTENCE, SEQUENCE_CLASSIFICATION
+from tfbert_npu.models.head import BertHead, cross_entropy, flat
 
 
 class _PooledHead(BertHead):
-    _pooler = True
-
-    @classmethod
-    def _parts_of(cls, config: BertConfig) -> Parts:
-        # DistilBERT has no pooler in its encoder; its classifiers bring a layer in its place.
-        return (("pre_classifier", -1), *cls._parts) if config.model_type == "distilbert" else cls._parts
-
     def _classify(self, pooled: Any, training: bool | None) -> Any:
         if self.config.model_type == "distilbert":
             pooled = ops.relu(self.pre_classifier(pooled))
@@ -35,7 +29,7 @@ class BertForSequenceClassification(_PooledHead):
     `"regression"`, float [B] or [B, num_labels].
     """
 
-    _parts = (("classifier", 0),)
+    spec = SEQUENCE_CLASSIFICATION
 
     def call(self, inputs: Mapping[str, Any], training: bool | None = None) -> Any:
         """Score the labels."""
@@ -70,7 +64,7 @@ class BertForMultipleChoice(_PooledHead):
     int [B].
     """
 
-    _parts = (("classifier", 1),)
+    spec = MULTIPLE_CHOICE
 
     def _checked(self, inputs: Any) -> dict[str, Any]:
         if isinstance(inputs, Mapping):
@@ -103,9 +97,7 @@ class BertForNextSentencePrediction(BertHead):
     random text.
     """
 
-    _parts = (("seq_relationship", 2),)
-    _pooler = True
-    _distilbert = False
+    spec = NEXT_SENTENCE
 
     def call(self, inputs: Mapping[str, Any], training: bool | None = None) -> Any:
         """Score both answers."""

@@ -9,21 +9,18 @@ from typing import Any, ClassVar
 import keras
 from keras import ops
 
-from tfbert_npu.checkpoints.names import HeadPart
 from tfbert_npu.config import BertConfig, ProblemType
+from tfbert_npu.heads import HeadSpec, LayerSpec
 from tfbert_npu.models.common import dense, dropout
 from tfbert_npu.models.encoder import BertEncoder
 from tfbert_npu.models.inputs import MLM_POSITIONS, check_inputs
-
-Parts = tuple[tuple[HeadPart, int], ...]
 
 
 class BertHead(keras.Model):
     """Base of the task heads; not used itself.
 
-    A head names its linear layers in `_parts` (pairs of `weights.names.HeadPart` and number of outputs, where
-    0 stands for the number of labels and -1 for the hidden size), says what it needs of the encoder, and
-    implements `call`.
+    A head has a row of `tfbert_npu.heads` as its `spec`, which says what it needs of the encoder and which
+    linear layers it adds; it implements `call` and `default_loss`. `BertHead.class_of(spec)` finds it.
 
     Args:
         encoder: The encoder to put the head on, or the `BertConfig` (or its fields) of a new one.
@@ -41,11 +38,24 @@ class BertHead(keras.Model):
     built: bool
     mlm_head: Any
 
-    _parts: ClassVar[Parts] = ()
-    _pooler: ClassVar[bool] = False
-    _mlm: ClassVar[bool] = False
-    _causal: ClassVar[bool] = False
-    _distilbert: ClassVar[bool] = True
+    spec: ClassVar[HeadSpec]
+    _classes: ClassVar[dict[str, type[BertHead]]] = {}
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "spec" in cls.__dict__:
+            BertHead._classes[cls.spec.name] = cls
+
+    @classmethod
+    def class_of(cls, spec: HeadSpec) -> type[BertHead]:
+        """The class of a head whose module has been imported.
+
+        Raises:
+            ValueError: There is none.
+        """
+        if spec.name not in cls._classes:
+            raise ValueError(f"no class has the head {spec.name}; import the module that defines it")
+        return cls._classes[spec.name]
 
     def __init__(
         self,
@@ -62,9 +72,9 @@ class BertHead(keras.Model):
                 encoder = BertConfig(**encoder)
             encoder = BertEncoder(
                 encoder,
-                add_pooler=self._pooler,
-                mlm=self._mlm,
-                causal=self._causal,
+                add_pooler=self.spec.pooler,
+                mlm=self.spec.mlm,
+                causal=self.spec.causal,
                 gradient_checkpointing=gradient_checkpointing,
                 dtype=kwargs.get("dtype"),
                 name="encoder",
@@ -73,34 +83,33 @@ class BertHead(keras.Model):
         super().__init__(**kwargs)
         self._check_encoder(encoder)
         self.encoder = encoder
-        if self._mlm:
+        if self.spec.mlm:
             self.mlm_head = encoder.mlm_head
         self.config = with_labels(encoder.config, num_labels, labels, problem_type)
         self.seed_generator = keras.random.SeedGenerator()
-        for part in self.parts:
-            setattr(self, part, dense(self.parts[part], self.config, self.dtype_policy, part))
+        for layer, outputs in self.parts.items():
+            setattr(self, layer.attribute, dense(outputs, self.config, self.dtype_policy, layer.attribute))
 
     @property
-    def parts(self) -> dict[HeadPart, int]:
+    def parts(self) -> dict[LayerSpec, int]:
         """The head's linear layers and how many outputs each has."""
-        sizes = {0: self.config.num_labels, -1: self.config.hidden_size}
-        return {part: sizes.get(outputs, outputs) for part, outputs in self._parts_of(self.config)}
-
-    @classmethod
-    def _parts_of(cls, config: BertConfig) -> Parts:
-        return cls._parts
+        sizes = {"L": self.config.num_labels, "H": self.config.hidden_size}
+        layers = self.spec.layers_of(self.config.model_type == "distilbert")
+        return {
+            layer: sizes[layer.units] if isinstance(layer.units, str) else layer.units for layer in layers
+        }
 
     def _check_encoder(self, encoder: BertEncoder) -> None:
         name = type(self).__name__
-        if encoder.config.model_type == "distilbert" and not self._distilbert:
+        if encoder.config.model_type == "distilbert" and not self.spec.distilbert:
             raise ValueError(f"there is no {name} for DistilBERT; use BertForMaskedLM or a BERT checkpoint")
-        if self._mlm and encoder.mlm_head is None:
+        if self.spec.mlm and encoder.mlm_head is None:
             raise ValueError(
                 f"{name} needs an encoder with a masked language model head; make it with mlm=True"
             )
-        if self._causal != encoder.causal:
+        if self.spec.causal != encoder.causal:
             raise ValueError(
-                f"{name} needs an encoder with causal={self._causal}; make it so, or let the head make it"
+                f"{name} needs an encoder with causal={self.spec.causal}; make it so, or let the head make it"
             )
 
     @property
@@ -114,8 +123,10 @@ class BertHead(keras.Model):
         if self.built:
             return
         self.encoder.build()
-        for part in self.parts:
-            getattr(self, part).build((None, self.config.hidden_size))
+        inputs = self.config.hidden_size
+        for layer, outputs in self.parts.items():
+            getattr(self, layer.attribute).build((None, inputs))
+            inputs = outputs
         self.built = True
 
     def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
@@ -123,7 +134,7 @@ class BertHead(keras.Model):
         return super().__call__(self._checked(inputs), *args, **kwargs)
 
     def _checked(self, inputs: Any) -> dict[str, Any]:
-        mlm = self._mlm and isinstance(inputs, Mapping) and MLM_POSITIONS in inputs
+        mlm = self.spec.mlm and isinstance(inputs, Mapping) and MLM_POSITIONS in inputs
         return check_inputs(inputs, self.config, mlm=mlm)
 
     def _drop(self, x: Any, training: bool | None, rate: float | None = None) -> Any:

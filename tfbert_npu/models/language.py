@@ -7,14 +7,13 @@ from typing import Any
 
 import keras
 
+from tfbert_npu.heads import CAUSAL_LM, MASKED_LM, PRETRAINING
 from tfbert_npu.models.head import BertHead, cross_entropy
 from tfbert_npu.models.inputs import MLM_POSITIONS
 from tfbert_npu.models.mlm_head import gather_positions
 
 
 class _LanguageHead(BertHead):
-    _mlm = True
-
     def _word_logits(self, outputs: Mapping[str, Any], inputs: Mapping[str, Any]) -> Any:
         states = outputs["sequence_output"]
         if MLM_POSITIONS in inputs:
@@ -35,6 +34,8 @@ class BertForMaskedLM(_LanguageHead):
     are word ids of the same shape, -100 where there is none.
     """
 
+    spec = MASKED_LM
+
     def call(self, inputs: Mapping[str, Any], training: bool | None = None) -> Any:
         """Score the vocabulary at every position, or at `masked_lm_positions`."""
         return self._word_logits(self._encode(inputs, training), inputs)
@@ -52,9 +53,7 @@ class BertForPreTraining(_LanguageHead):
     class 0 says that the second text follows the first. Labels are a dict with the same two keys.
     """
 
-    _parts = (("seq_relationship", 2),)
-    _pooler = True
-    _distilbert = False
+    spec = PRETRAINING
 
     def call(self, inputs: Mapping[str, Any], training: bool | None = None) -> dict[str, Any]:
         """Score the vocabulary, and whether the second text follows the first."""
@@ -89,8 +88,7 @@ class BertLMHeadModel(_LanguageHead):
     `BertLMHeadModel` with `is_decoder=True`.
     """
 
-    _causal = True
-    _distilbert = False
+    spec = CAUSAL_LM
 
     def call(self, inputs: Mapping[str, Any], training: bool | None = None) -> Any:
         """Score the next word at every position."""

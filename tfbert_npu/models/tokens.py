@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 
+from tfbert_npu.heads import QUESTION_ANSWERING, TOKEN_CLASSIFICATION
 from tfbert_npu.models.head import BertHead, cross_entropy
 
 
@@ -18,7 +19,7 @@ class BertForTokenClassification(BertHead):
     where a token has none (special tokens, later pieces of a word, padding).
     """
 
-    _parts = (("classifier", 0),)
+    spec = TOKEN_CLASSIFICATION
 
     def call(self, inputs: Mapping[str, Any], training: bool | None = None) -> Any:
         """Score the labels of every token."""
@@ -46,7 +47,7 @@ class BertForQuestionAnswering(BertHead):
     answer", -100 for a window to leave out.
     """
 
-    _parts = (("qa_outputs", 2),)
+    spec = QUESTION_ANSWERING
 
     def call(self, inputs: Mapping[str, Any], training: bool | None = None) -> dict[str, Any]:
         """Score every token as the answer's first and as its last."""

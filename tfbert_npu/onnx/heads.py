@@ -8,6 +8,7 @@ import numpy as np
 from onnx import TensorProto
 
 from tfbert_npu.config import BertConfig
+from tfbert_npu.heads import HeadSpec
 from tfbert_npu.onnx.builder import GraphBuilder
 from tfbert_npu.onnx.encoder import (
     State,
@@ -74,29 +75,49 @@ def at_positions(g: GraphBuilder, hidden: str, positions: str, like: str, most: 
     return g.op("MatMul", scope, rows, hidden)
 
 
-def nsp_logits(g: GraphBuilder, config: BertConfig, state: State, hidden: str, batched: bool) -> str:
-    """Scores of "is the next sentence" and "is not", [B, S, H] -> [B, 2]."""
-    return linear(g, state, "cls.seq_relationship", pooled(g, config, state, hidden, batched))
+def linear_outputs(
+    g: GraphBuilder,
+    config: BertConfig,
+    state: State,
+    head: HeadSpec,
+    hidden: str,
+    batched: bool,
+    count: int,
+) -> list[str]:
+    """A head's linear layers over the pooled output or over every token.
 
+    Args:
+        g: The graph.
+        config: The architecture.
+        state: The tensors.
+        head: Which layers.
+        hidden: Hidden states [B, S, H].
+        batched: See `encoder.first_token`.
+        count: Number of outputs; more than one share the last layer, a column each.
 
-def sequence_logits(g: GraphBuilder, config: BertConfig, state: State, hidden: str, batched: bool) -> str:
-    """Scores over labels from the pooled output, or DistilBERT's pre_classifier; [B, S, H] -> [B, labels]."""
-    if "pre_classifier.weight" in state:
-        first = first_token(g, config, "pre_classifier", hidden, batched)
-        x = g.op("Relu", "pre_classifier", linear(g, state, "pre_classifier", first))
-    else:
-        x = pooled(g, config, state, hidden, batched)
-    return linear(g, state, "classifier", x)
-
-
-def token_logits(g: GraphBuilder, state: State, hidden: str) -> str:
-    """Scores over labels for every token, [B, S, H] -> [B, S, labels]."""
-    return linear(g, state, "classifier", hidden)
-
-
-def span_logits(g: GraphBuilder, state: State, hidden: str) -> tuple[str, str]:
-    """Scores of an answer's start and end for every token, [B, S, H] -> two of [B, S]."""
-    both = linear(g, state, "qa_outputs", hidden)
-    start, end = g.ops("Split", "qa_outputs", [both], 2, axis=2)
+    Returns:
+        The outputs: [B, units] or [B, S, units], or `count` of [B, S].
+    """
+    distilbert = config.model_type == "distilbert"
+    layers = head.layers_of(distilbert)
+    x = hidden
+    if head.pooler:
+        # DistilBERT's first layer stands in the pooler's place.
+        own = any(layer.distilbert_only for layer in layers)
+        x = (
+            first_token(g, config, layers[0].tensor, hidden, batched)
+            if own
+            else pooled(g, config, state, hidden, batched)
+        )
+    for layer in layers:
+        x = linear(g, state, layer.tensor, x)
+        if layer.activation is not None:
+            x = g.op(layer.activation.capitalize(), layer.tensor, x)
+    if count == 1:
+        return [x]
+    scope, columns = layers[-1].tensor, g.ops("Split", layers[-1].tensor, [x], count, axis=2)
     last = g.constant("squeeze.last", [2])
-    return g.op("Squeeze", "qa_outputs/start", start, last), g.op("Squeeze", "qa_outputs/end", end, last)
+    return [
+        g.op("Squeeze", f"{scope}/{spec.name.partition('_')[0]}", column, last)
+        for spec, column in zip(head.outputs, columns, strict=True)
+    ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -10,59 +10,12 @@ import numpy as np
 import onnx
 
 from tfbert_npu.config import BertConfig
+from tfbert_npu.heads import ENCODER, ENCODER_OUTPUTS, HeadSpec, OutputSpec, is_head_tensor
 from tfbert_npu.onnx import encoder, heads
 from tfbert_npu.onnx.builder import Dim, GraphBuilder
 from tfbert_npu.onnx.encoder import State
 
-Head = Literal[
-    "encoder",
-    "masked_lm",
-    "causal_lm",
-    "pretraining",
-    "next_sentence",
-    "sequence_classification",
-    "multiple_choice",
-    "token_classification",
-    "question_answering",
-]
 EmbeddingPlace = Literal["inside", "host"]
-
-_ENCODER_OUTPUTS = ("pooled_output", "sequence_output")
-_HEAD_OUTPUTS: dict[str, tuple[str, ...]] = {
-    "encoder": (),
-    "masked_lm": ("mlm_logits",),
-    "causal_lm": ("mlm_logits",),
-    "pretraining": ("mlm_logits", "nsp_logits"),
-    "next_sentence": ("nsp_logits",),
-    "sequence_classification": ("logits",),
-    "multiple_choice": ("logits",),
-    "token_classification": ("logits",),
-    "question_answering": ("start_logits", "end_logits"),
-}
-_HEAD_TENSORS = {
-    "encoder": (),
-    "masked_lm": ("cls.predictions.transform.dense.weight", "cls.predictions.bias"),
-    "causal_lm": ("cls.predictions.transform.dense.weight", "cls.predictions.bias"),
-    "pretraining": ("cls.predictions.transform.dense.weight", "cls.seq_relationship.weight"),
-    "next_sentence": ("cls.seq_relationship.weight",),
-    "sequence_classification": ("classifier.weight",),
-    "multiple_choice": ("classifier.weight",),
-    "token_classification": ("classifier.weight",),
-    "question_answering": ("qa_outputs.weight",),
-}
-
-_ANY_HEAD = ("cls.", "classifier.", "pre_classifier.", "qa_outputs.")
-_HEAD_PREFIXES: dict[str, tuple[str, ...]] = {
-    "encoder": (),
-    "masked_lm": ("cls.predictions.",),
-    "causal_lm": ("cls.predictions.",),
-    "pretraining": ("cls.",),
-    "next_sentence": ("cls.seq_relationship.",),
-    "sequence_classification": ("classifier.", "pre_classifier."),
-    "multiple_choice": ("classifier.", "pre_classifier."),
-    "token_classification": ("classifier.",),
-    "question_answering": ("qa_outputs.",),
-}
 
 
 @dataclass(frozen=True)
@@ -89,65 +42,72 @@ class GraphOptions:
     and logits [B, P, V]. None: logits at every position."""
 
 
-def head_outputs(head: Head) -> tuple[str, ...]:
-    """Names of a head's own outputs, in their order."""
-    if head not in get_args(Head):
-        raise ValueError(f"head must be one of {get_args(Head)}, got {head!r}")
-    return _HEAD_OUTPUTS[head]
-
-
-def check_head(state: State, head: Head) -> None:
+def check_head(state: State, head: HeadSpec) -> None:
     """Refuse weights that lack the head's.
 
     Raises:
         ValueError: A tensor is missing.
     """
-    lacking = [name for name in _HEAD_TENSORS[head] if name not in state]
+    lacking = [name for name in head.required if name not in state]
     if lacking:
-        raise ValueError(f"the weights have no {head} head: {', '.join(lacking)} is missing")
+        raise ValueError(f"the weights have no {head.name} head: {', '.join(lacking)} is missing")
 
 
-def tensors_under(state: State, head: Head) -> dict[str, np.ndarray]:
+def tensors_under(state: State, head: HeadSpec) -> dict[str, np.ndarray]:
     """Tensors of the encoder, its pooler and one head; the state of a checkpoint may hold others."""
-    own = _HEAD_PREFIXES[head]
     return {
         name: tensor
         for name, tensor in state.items()
-        if name.startswith(own) or not name.startswith(_ANY_HEAD)
+        if name.startswith(head.prefixes) or not is_head_tensor(name)
     }
 
 
-def output_names(config: BertConfig, head: Head, outputs: Sequence[str] | None) -> tuple[str, ...]:
+def output_specs(config: BertConfig, head: HeadSpec, masked_positions: bool = False) -> dict[str, OutputSpec]:
+    """Every output that a graph with this head can give, its own first.
+
+    Args:
+        config: The architecture.
+        head: The head.
+        masked_positions: Whether `mlm_logits` are given at masked positions only.
+    """
+    layers = [f"encoder_outputs_{index}" for index in range(config.num_hidden_layers)]
+    hidden = [OutputSpec(name, ("B", "S", "H")) for name in layers]
+    own = [spec if masked_positions else spec.everywhere() for spec in head.outputs]
+    return {spec.name: spec for spec in (*own, *ENCODER_OUTPUTS, *hidden)}
+
+
+def output_names(config: BertConfig, head: HeadSpec, outputs: Sequence[str] | None) -> tuple[str, ...]:
     """The outputs asked for, `encoder_outputs` spelled out, checked.
 
     Raises:
         ValueError: One is unknown or asked for twice, or none is.
     """
-    own = head_outputs(head)
-    layers = [f"encoder_outputs_{index}" for index in range(config.num_hidden_layers)]
-    allowed = (*own, *_ENCODER_OUTPUTS, "encoder_outputs", *layers)
+    known = output_specs(config, head)
+    layers = [name for name in known if name.startswith("encoder_outputs_")]
+    allowed = (*known, "encoder_outputs")
     names: list[str] = []
-    for name in outputs if outputs is not None else own or _ENCODER_OUTPUTS:
+    default = [spec.name for spec in head.outputs or ENCODER_OUTPUTS]
+    for name in default if outputs is None else outputs:
         if name == "encoder_outputs":
             names += layers
         elif name in allowed:
             names.append(name)
         else:
-            raise ValueError(f"output {name!r} is unknown for {head}; known are {', '.join(allowed)}")
+            raise ValueError(f"output {name!r} is unknown for {head.name}; known are {', '.join(allowed)}")
     if not names or len(set(names)) < len(names):
         raise ValueError(f"outputs must name at least one and none twice, got {tuple(outputs or ())}")
     return tuple(names)
 
 
 def write_graph(
-    config: BertConfig, state: State, head: Head = "encoder", options: GraphOptions | None = None
+    config: BertConfig, state: State, head: HeadSpec = ENCODER, options: GraphOptions | None = None
 ) -> onnx.ModelProto:
     """Write a model as ONNX.
 
     Args:
         config: The architecture.
         state: Its tensors, see `weights.names`; those of the head under Hugging Face's names.
-        head: What stands on top of the encoder. `"multiple_choice"` takes choices as rows of the batch and
+        head: What stands on top of the encoder. Multiple choice takes choices as rows of the batch and
             gives logits [B, 1].
         options: Inputs and outputs.
 
@@ -162,7 +122,7 @@ def write_graph(
     _check_length(config, options)
     batch, length, hidden_size = options.batch, options.length, config.hidden_size
 
-    g = GraphBuilder(f"{config.model_type}_{head}")
+    g = GraphBuilder(f"{config.model_type}_{head.name}")
     if options.embeddings == "host":
         like = embeddings = g.input("embeddings", np.float32, [batch, length, hidden_size])
         # Two dimensions: the vendor's runtimes take an input of four for an image, and transpose it.
@@ -174,7 +134,7 @@ def write_graph(
         like = inputs["input_word_ids"]
         embeddings = encoder.embedding_sum(g, config, state, inputs)
         bias = encoder.attention_bias(g, inputs["input_mask"])
-    if head == "causal_lm":
+    if head.causal:
         bias = encoder.causal_bias(g, config, bias, like)
     positions = None
     if options.masked_positions is not None:
@@ -182,9 +142,10 @@ def write_graph(
     states = encoder.encoder_layers(g, config, state, embeddings, bias, options.ffn_slices)
 
     values = _output_values(g, config, state, head, names, states, positions, like, options.batched)
-    shapes = _output_shapes(config, state, options)
+    sizes = _sizes(config, state, head, options)
+    specs = output_specs(config, head, options.masked_positions is not None)
     for name in names:
-        g.output(name, values[name], shapes(name, head))
+        g.output(name, values[name], list(specs[name].shape(sizes)))
     return g.model()
 
 
@@ -192,7 +153,7 @@ def _output_values(
     g: GraphBuilder,
     config: BertConfig,
     state: State,
-    head: Head,
+    head: HeadSpec,
     names: Sequence[str],
     states: Sequence[str],
     positions: str | None,
@@ -209,38 +170,25 @@ def _output_values(
         if positions is not None:
             scored = heads.at_positions(g, last, positions, like, config.max_position_embeddings)
         values["mlm_logits"] = heads.mlm_logits(g, config, state, scored)
-    if "nsp_logits" in names:
-        values["nsp_logits"] = heads.nsp_logits(g, config, state, last, batched)
-    if "logits" in names and head == "token_classification":
-        values["logits"] = heads.token_logits(g, state, last)
-    elif "logits" in names:
-        values["logits"] = heads.sequence_logits(g, config, state, last, batched)
-    if "start_logits" in names or "end_logits" in names:
-        values["start_logits"], values["end_logits"] = heads.span_logits(g, state, last)
+    linear = [spec.name for spec in head.outputs if spec.name != "mlm_logits"]
+    if set(linear) & set(names):
+        given = heads.linear_outputs(g, config, state, head, last, batched, len(linear))
+        values |= dict(zip(linear, given, strict=True))
     return values
 
 
-def _output_shapes(
-    config: BertConfig, state: State, options: GraphOptions
-) -> Callable[[str, Head], list[Dim]]:
-    batch, length = options.batch, options.length
-
-    def shape(name: str, head: Head) -> list[Dim]:
-        if name == "pooled_output":
-            return [batch, config.hidden_size]
-        if name == "mlm_logits":
-            scored = length if options.masked_positions is None else options.masked_positions
-            return [batch, scored, config.vocab_size]
-        if name == "nsp_logits":
-            return [batch, 2]
-        if name == "logits":
-            labels = state["classifier.weight"].shape[0]
-            return [batch, length, labels] if head == "token_classification" else [batch, labels]
-        if name in ("start_logits", "end_logits"):
-            return [batch, length]
-        return [batch, length, config.hidden_size]
-
-    return shape
+def _sizes(config: BertConfig, state: State, head: HeadSpec, options: GraphOptions) -> dict[str, Dim]:
+    sizes: dict[str, Dim] = {
+        "B": options.batch,
+        "S": options.length,
+        "H": config.hidden_size,
+        "V": config.vocab_size,
+        "P": 0 if options.masked_positions is None else options.masked_positions,
+    }
+    for layer in head.layers:
+        if layer.units == "L":
+            sizes["L"] = len(state[f"{layer.tensor}.weight"])
+    return sizes
 
 
 def _check_length(config: BertConfig, options: GraphOptions) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tfbert_npu.export.samples import Inputs
+from tfbert_npu.quantize.samples import Inputs
 
 SIZE = 64
 """Texts of a calibration set unless the caller wants another number."""
@@ -42,6 +42,7 @@ def calibration_set(
     shape: tuple[int, int],
     size: int = SIZE,
     seed: int = 0,
+    pairs: bool = False,
 ) -> list[Inputs]:
     """Sample texts evenly over their lengths and make padded batches of them.
 
@@ -54,6 +55,8 @@ def calibration_set(
         shape: (batch, length) in production; texts are padded or cut to it as there.
         size: Texts wanted; all are taken if there are no more.
         seed: Of the draw and of the order.
+        pairs: Make every row a pair of texts, for a model that reads nothing else; otherwise every eighth
+            batch has pairs, so that the second token type is seen.
 
     Returns:
         Full batches of int32 arrays [B, S] under TF-Hub's input names; texts are repeated to fill the last.
@@ -95,7 +98,9 @@ def calibration_set(
     for first in range(0, len(chosen), batch):
         rows = [unique[index] for index in chosen[first : first + batch]]
         rows += [rows[-1]] * (batch - len(rows))
-        encoded = encode(rows, seq_length=length)
+        seconds = [unique[chosen[(first + row + 1) % len(chosen)]] for row in range(batch)]
+        paired = pairs or (first // batch) % 8 == 7
+        encoded = encode(rows, seconds if paired else None, seq_length=length)
         batches.append({name: np.ascontiguousarray(value, np.int32) for name, value in encoded.items()})
     return batches
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from tfbert_npu.export.gate import agreement
+from tfbert_npu.heads import OutputSpec
+from tfbert_npu.onnx.agreement import text_scores
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ def quality(
     got: Sequence[Mapping[str, np.ndarray]],
     expected: Sequence[Mapping[str, np.ndarray]],
     batches: Sequence[Mapping[str, np.ndarray]],
+    specs: Sequence[OutputSpec],
 ) -> Quality:
     """Compare outputs, batch by batch.
 
@@ -44,14 +46,15 @@ def quality(
         got: Outputs of the compiled model by name, [B, ...] each.
         expected: Those of the float32 model.
         batches: The inputs; of these the `input_mask` int [B, S] is used.
+        specs: The outputs, and what their axes are.
     """
-    cosines: dict[str, list[float]] = {name: [] for name in expected[0]}
-    for a, b, batch in zip(got, expected, batches, strict=True):
-        for name, found in cosines.items():
-            found += [
-                agreement(a[name][row : row + 1], b[name][row : row + 1], mask[None]).cosine
-                for row, mask in enumerate(batch["input_mask"])
-            ]
+    masks = [batch["input_mask"] for batch in batches]
+    cosines = {
+        spec.name: text_scores(
+            [one[spec.name] for one in got], [one[spec.name] for one in expected], masks, spec
+        )
+        for spec in specs
+    }
     texts = len(next(iter(cosines.values())))
     spearman = None
     if "sequence_output" in expected[0] and texts > 2:

@@ -10,6 +10,7 @@ import numpy as np
 
 from tfbert_npu.export.options import RknnOptions, Shape
 from tfbert_npu.export.source import ExportSource
+from tfbert_npu.heads import ENCODER
 from tfbert_npu.onnx.model import GraphOptions, write_graph
 from tfbert_npu.quantize.activations import Activations, record
 from tfbert_npu.quantize.grid import Grid
@@ -133,5 +134,5 @@ def compile_int8(
 
 def _seen(source: ExportSource, calibration: Batches) -> Activations:
     """Activations of the encoder alone; what stands on it is not quantised."""
-    graph = write_graph(source.config, source.state, "encoder", GraphOptions(outputs=("sequence_output",)))
+    graph = write_graph(source.config, source.state, ENCODER, GraphOptions(outputs=("sequence_output",)))
     return record(graph, source.config, calibration)

@@ -16,12 +16,13 @@ import numpy as np
 from tfbert_npu.export.gate import MIN_COSINE
 from tfbert_npu.export.onnx_file import prepared, run_onnx
 from tfbert_npu.export.options import RknnOptions
-from tfbert_npu.export.source import ExportSource, graph_of
+from tfbert_npu.export.source import ExportSource, graph_of, outputs_of
 from tfbert_npu.onnx.model import GraphOptions
 from tfbert_npu.quantize.hybrid import HybridModel
 from tfbert_npu.quantize.measure import Quality, quality
 from tfbert_npu.quantize.pipeline import Batches, Transformed, rounded_state, transform
 from tfbert_npu.quantize.recipe import Operator, Recipe, operators
+from tfbert_npu.quantize.samples import with_positions
 from tfbert_npu.rknn.compiler import Signature, simulate, vendor_arguments
 from tfbert_npu.rknn.cost import Cost, cost_at, parse_costs
 from tfbert_npu.rknn.toolchain.environment import Toolchain
@@ -102,6 +103,8 @@ class Study:
         self._say = say
         self._source, self._options = source, options
         self._toolchain, self._log, self._limits = toolchain, log, limits
+        if options.masked_positions is not None:
+            calibration = with_positions(calibration, options.masked_positions)
         self._calibration = calibration
         self._graph = GraphOptions(
             outputs=options.outputs, embeddings=options.embeddings, masked_positions=options.masked_positions
@@ -204,4 +207,5 @@ class Study:
 
     def _quality(self, session: VendorSession) -> Quality:
         got = [simulate(session, self._signature, batch) for batch in self._probes]
-        return quality(got, self._expected, self._masks)
+        specs = outputs_of(self._source, self._options.outputs, self._options.masked_positions is not None)
+        return quality(got, self._expected, self._masks, specs)

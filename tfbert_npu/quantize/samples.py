@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -28,14 +28,17 @@ TEXTS = (
 """Sentences of several lengths and languages, used where the caller gives none."""
 
 
-def text_inputs(tokenizer: Path, texts: Sequence[str], shape: tuple[int, int], runs: int) -> list[Inputs]:
-    """Texts as padded batches of one shape.
+def text_inputs(
+    tokenizer: Path, texts: Sequence[str], shape: tuple[int, int], runs: int, pairs: bool = False
+) -> list[Inputs]:
+    """Texts as padded batches of one shape; the last batch holds pairs of texts.
 
     Args:
         tokenizer: Directory with `vocab.txt`.
         texts: Taken in turn, again from the first when there are fewer than `runs` batches take.
         shape: (batch, length).
         runs: Number of batches.
+        pairs: Make every batch of pairs, for a model that reads nothing else.
 
     Raises:
         ValueError: There is no text.
@@ -49,7 +52,9 @@ def text_inputs(tokenizer: Path, texts: Sequence[str], shape: tuple[int, int], r
     batches = []
     for run in range(runs):
         chosen = [texts[(run * batch + row) % len(texts)] for row in range(batch)]
-        encoded = encode(chosen, seq_length=length)
+        seconds = [texts[(run * batch + row + 1) % len(texts)] for row in range(batch)]
+        paired = pairs or run == runs - 1
+        encoded = encode(chosen, seconds if paired else None, seq_length=length)
         batches.append({name: np.ascontiguousarray(value, np.int32) for name, value in encoded.items()})
     return batches
 
@@ -75,3 +80,21 @@ def random_inputs(config: BertConfig, shape: tuple[int, int], runs: int, seed: i
             }
         )
     return batches
+
+
+def with_positions(batches: Sequence[Mapping[str, np.ndarray]], count: int) -> list[Inputs]:
+    """The batches with `masked_lm_positions` int32 [B, count], drawn from each row's real tokens."""
+    rng = np.random.default_rng(0)
+    filled = []
+    for batch in batches:
+        lengths = np.maximum(batch["input_mask"].sum(axis=1, keepdims=True), 1)
+        positions = rng.integers(0, lengths, (len(lengths), count)).astype(np.int32)
+        filled.append({**batch, "masked_lm_positions": positions})
+    return filled
+
+
+def without_types(batches: Sequence[Mapping[str, np.ndarray]], config: BertConfig) -> list[Inputs]:
+    """The batches for a model that knows one token type, or none: all types 0."""
+    if config.type_vocab_size > 1:
+        return [dict(batch) for batch in batches]
+    return [{**batch, "input_type_ids": np.zeros_like(batch["input_type_ids"])} for batch in batches]
