@@ -7,7 +7,7 @@
 MODEL is a directory or a hub repository, texts.txt holds one text per line, none of which is in the
 calibration set (our own sentences); `int8_texts.py` draws them from the test data. `plain` and `auto_hybrid`
 are the vendor's own modes, on the same calibration set and with the mask constant -100, without which they
-are unusable; `w8a16` (rk3562) and `w4a16` (rk3576) quantise the weights alone. `--recipe` measures what
+are unusable; `w8a16` (rk3562) and `w4a16` (rk3576) quantize the weights alone. `--recipe` measures what
 `tfbert-npu export --precision w8a8 --max-cost ...` chose.
 """
 
@@ -29,7 +29,7 @@ from tfbert_npu.quantize.calibration import calibration_set, default_texts, read
 from tfbert_npu.quantize.grid import WEIGHT_ONLY
 from tfbert_npu.quantize.hybrid import HybridModel
 from tfbert_npu.quantize.measure import quality
-from tfbert_npu.quantize.pipeline import quantise, round_products
+from tfbert_npu.quantize.pipeline import quantize, round_products
 from tfbert_npu.quantize.recipe import Recipe, last_block, operators
 from tfbert_npu.quantize.samples import text_inputs
 from tfbert_npu.rknn.compiler import Signature, compile_file, simulate, vendor_arguments
@@ -59,7 +59,7 @@ def main() -> None:
     parser.add_argument("model")
     parser.add_argument("texts", type=Path)
     parser.add_argument("--variants", default="fp16,plain,auto_hybrid,all int8,default")
-    parser.add_argument("--recipe", type=Path, help="artefact directory, whose recipe is the only variant")
+    parser.add_argument("--recipe", type=Path, help="artifact directory, whose recipe is the only variant")
     parser.add_argument("--platform", default="rk3588")
     parser.add_argument("--length", type=int, default=128)
     parser.add_argument("--json", type=Path)
@@ -70,7 +70,7 @@ def main() -> None:
     if arguments.recipe is not None:
         arguments.variants = "recipe"
         build = Manifest.read(arguments.recipe).build
-        known["recipe"] = Recipe.from_dict(build["quantisation"]["recipe"])
+        known["recipe"] = Recipe.from_dict(build["quantization"]["recipe"])
     batches = text_inputs(source.tokenizer, texts := read_texts(arguments.texts), shape, len(texts))
     calibration = calibration_set(source.tokenizer, default_texts(), shape)
     toolchain = find_toolchain()
@@ -103,8 +103,8 @@ def main() -> None:
                 if name in WEIGHT_ONLY:
                     written = round_products(source, WEIGHT_ONLY[name], calibration)
                     path.write_bytes(graph_of(written, GraphOptions()).SerializeToString())
-                    quantised = replace(options, precision=name)
-                    cost = compile_file(session, path, signature, quantised, [shape], "")[shape]
+                    quantized = replace(options, precision=name)
+                    cost = compile_file(session, path, signature, quantized, [shape], "")[shape]
                 elif name in ("fp16", "plain", "auto_hybrid"):
                     original, encoder.MASK_BIAS = encoder.MASK_BIAS, -100.0
                     path.write_bytes(graph_of(source, GraphOptions()).SerializeToString())
@@ -118,11 +118,11 @@ def main() -> None:
                         build["dataset"] = str(session.write_dataset(samples))
                     cost = parse_costs(session.build(path, vendor, load=load, build=build))[0]
                 else:
-                    quantised = quantise(source, known[name], calibration)
-                    path.write_bytes(graph_of(quantised.source, GraphOptions()).SerializeToString())
+                    quantized = quantize(source, known[name], calibration)
+                    path.write_bytes(graph_of(quantized.source, GraphOptions()).SerializeToString())
                     vendor["quantized_dtype"] = "w8a8"
                     model = HybridModel(session, path, signature, source.config, vendor, load, calibration)
-                    cost = model.build(quantised.recipe, quantised.ranges)[0]
+                    cost = model.build(quantized.recipe, quantized.ranges)[0]
                 full = full or cost
                 if name == "fp16" and "fp16" not in arguments.variants.split(","):
                     continue

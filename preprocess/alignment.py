@@ -11,7 +11,7 @@ from tfbert_npu.preprocess.options import TextOptions
 
 
 class AlignedWord(NamedTuple):
-    """A normalised word.
+    """A normalized word.
 
     Attributes:
         text: Its characters.

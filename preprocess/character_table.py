@@ -62,7 +62,7 @@ class BlockTable:
 
 @dataclass(frozen=True)
 class CharacterTable:
-    """What each code point becomes, and how it bears on its neighbours.
+    """What each code point becomes, and how it acts on its neighbors.
 
     Attributes:
         entries: Packed: bits 0-4 length and 5-25 start, in `pool`, of what the code point becomes;
@@ -94,7 +94,7 @@ class _Pool:
         if packed is None:
             start, length = len(self._points), len(text)
             if length >= 1 << LENGTH_BITS or start + length >= 1 << START_BITS:
-                raise ValueError(f"the normalisation of one character does not fit the table: {text!r}")
+                raise ValueError(f"the normalization of one character does not fit the table: {text!r}")
             self._points.extend(map(ord, text))
             packed = self._packed[text] = start << LENGTH_BITS | length
         return packed

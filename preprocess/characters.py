@@ -65,7 +65,7 @@ def is_punctuation(char: str) -> bool:
 
 
 def final_sigma_context(char: str) -> tuple[bool, bool]:
-    """How `char` bears on a capital sigma beside it: (is cased, is skipped).
+    """How `char` acts on a capital sigma beside it: (is cased, is skipped).
 
     Found by asking `str.lower`, whose rule is Unicode's Final_Sigma: a sigma is final after a cased
     character and not before one, case-ignorable characters being skipped on both sides.

@@ -31,7 +31,7 @@ _START_MASK = (1 << START_BITS) - 1
 
 
 class GraphNormalizer:
-    """In-graph normalisation of text.
+    """In-graph normalization of text.
 
     Args:
         table: What characters become.
@@ -128,7 +128,7 @@ class GraphNormalizer:
         kept = tf.where(flags & SKIPPED_BIT == 0)[:, 0]
         cased = tf.gather(flags & CASED_BIT != 0, kept)
         kept_rows = tf.gather(rows, kept)
-        # A neighbour counts if cased and in the same text.
+        # A neighbor counts if cased and in the same text.
         joined = kept_rows[1:] == kept_rows[:-1]
         edge = tf.zeros_like(cased[:1])
         after_cased = tf.concat([edge, joined & cased[:-1]], 0)

@@ -33,7 +33,7 @@ from tfbert_npu.preprocess.vocabulary import SUFFIX_INDICATOR, Vocabulary
 
 # Only in a text of more bytes than this can a word exceed the limit in characters.
 _LONG_WORD = rf"[^ \t\n\r]{{{MAX_WORD_CHARACTERS + 1}}}"
-_NO_BYTE_LIMIT = 1 << 20  # the normaliser enforces the limit in characters
+_NO_BYTE_LIMIT = 1 << 20  # the normalizer enforces the limit in characters
 
 
 class BertGraphTokenizer:
@@ -83,7 +83,7 @@ class BertGraphTokenizer:
         return Pieces(pieces.values, pieces.row_splits)
 
     def _fold(self, texts: tf.Tensor) -> tf.Tensor:
-        """Texts that the kernel cannot take as they are, normalised: string [B]."""
+        """Texts that the kernel cannot take as they are, normalized: string [B]."""
         if self._folded_pattern is None:
             return self._normalizer.normalize(texts)
         with tf.init_scope():
@@ -94,7 +94,7 @@ class BertGraphTokenizer:
     def _where_not(
         self, pattern: str, texts: tf.Tensor, ready: tf.Tensor, normalize: Callable[[tf.Tensor], tf.Tensor]
     ) -> tf.Tensor:
-        """`ready` for texts of the pattern without overlong words and special tokens, else normalised."""
+        """`ready` for texts of the pattern without overlong words and special tokens, else normalized."""
         easy = tf.strings.regex_full_match(texts, pattern)
         if self._special_pattern:
             easy &= ~tf.strings.regex_full_match(texts, f"(?s).*(?:{self._special_pattern}).*")
@@ -124,7 +124,7 @@ class BertGraphTokenizer:
         ready = encode(normal)
         ids, starts, limits = self._pieces.tokenize_with_offsets(ready)
         splits = ids.row_splits
-        # Bytes of the normalised text -> its characters -> characters of the user's text -> its bytes.
+        # Bytes of the normalized text -> its characters -> characters of the user's text -> its bytes.
         rows = tf.ragged.row_splits_to_segment_ids(splits)
         lengths = _utf8_length(normal.points)
         byte_ends = tf.cumsum(lengths)
@@ -155,7 +155,7 @@ def _spare_characters(known: frozenset[str]) -> Iterator[str]:
 def _kernel_vocabulary(
     vocabulary: Vocabulary, spelling: dict[str, str], marks: dict[str, str], spare: Iterator[str]
 ) -> list[str]:
-    """The vocabulary in the alphabet of the normalised text, ids unchanged."""
+    """The vocabulary in the alphabet of the normalized text, ids unchanged."""
     respell = str.maketrans(spelling)
     tokens = []
     for token in vocabulary.tokens:

@@ -16,7 +16,7 @@ class TfTextGraphTokenizer:
     """tensorflow-text's BertTokenizer.
 
     It differs from the original: it folds case and compatibility forms (NFKC_Casefold), makes control
-    characters spaces, and limits a word to 100 bytes. Its offsets count bytes of the text so normalised.
+    characters spaces, and limits a word to 100 bytes. Its offsets count bytes of the text so normalized.
 
     Args:
         vocabulary: The word pieces.
@@ -47,5 +47,5 @@ class TfTextGraphTokenizer:
         return self._tokenizer.tokenize(texts)
 
     def tokenize_aligned(self, texts: tf.Tensor) -> AlignedPieces:
-        """Word pieces by word, with bytes of the text as tensorflow-text normalised it."""
+        """Word pieces by word, with bytes of the text as tensorflow-text normalized it."""
         return AlignedPieces(*self._tokenizer.tokenize_with_offsets(texts))

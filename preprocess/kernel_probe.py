@@ -1,7 +1,7 @@
 """Where tensorflow-text's fast WordPiece kernel cuts words, found by asking it.
 
 The kernel has its own tables of white space, punctuation and ideographs, of the Unicode version that it
-was built with. Characters on which it agrees with the original tokenizer need no normalisation.
+was built with. Characters on which it agrees with the original tokenizer need no normalization.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def split_by_kernel(chars: Iterable[str], options: TextOptions) -> list[str]:
 def plain_pattern(options: TextOptions) -> str:
     """A regular expression (RE2) for texts that the kernel cuts as the original does.
 
-    Their characters stay what they are, ASCII capitals apart, and bear on no other.
+    Their characters stay what they are, ASCII capitals apart, and act on no other.
     """
     capitals = map(ord, string.ascii_uppercase if options.lower_case else "")
     return _any_of([*_plain_points(options), *capitals, *map(ord, "\t\n\r ")])
@@ -45,9 +45,9 @@ def plain_pattern(options: TextOptions) -> str:
 
 @lru_cache(maxsize=8)
 def folded_pattern(options: TextOptions) -> str:
-    """A regular expression (RE2) for texts on which the kernel's own normaliser agrees with the original.
+    """A regular expression (RE2) for texts on which the kernel's own normalizer agrees with the original.
 
-    That normaliser, `tf_text.FastBertNormalizer`, works character by character. No character of such a
+    That normalizer, `tf_text.FastBertNormalizer`, works character by character. No character of such a
     text becomes more characters than it has bytes, so that a text's bytes bound the length of its words.
     """
     expanded = expansions(options)
@@ -92,7 +92,7 @@ def _plain_points(options: TextOptions) -> list[int]:
 
 @lru_cache(maxsize=1)
 def fast_normalizer() -> tf_text.FastBertNormalizer:
-    """tensorflow-text's lower-casing, decomposing and accent-stripping normaliser."""
+    """tensorflow-text's lower-casing, decomposing and accent-stripping normalizer."""
     return tf_text.FastBertNormalizer(lower_case_nfd_strip_accents=True)
 
 

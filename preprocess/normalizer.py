@@ -1,4 +1,4 @@
-"""Google's BasicTokenizer on the host: a text to its normalised words, without TensorFlow."""
+"""Google's BasicTokenizer on the host: a text to its normalized words, without TensorFlow."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class BertNormalizer:
         self._finish = _LazyTable(self.rules.finish)
 
     def words(self, text: str) -> list[str]:
-        """The words of `text`, normalised."""
+        """The words of `text`, normalized."""
         text = text.translate(self._clean)
         if self._lower:
             text = text.lower()

@@ -50,7 +50,7 @@ class BertTokenizeWithOffsets(VocabularyLayer):
     They are ids (int32), starts and limits (int64): `text[start:limit]` of the UTF-8 bytes. In dialect
     `"bert"` the text is the user's own, and offsets fall on character boundaries; a piece whose
     characters cleaning or lower-casing changed covers what it came from. In dialect `"tf_text"` the text
-    is tensorflow-text's normalisation of it.
+    is tensorflow-text's normalization of it.
     """
 
     def __call__(self, inputs: Any, **kwargs: Any) -> Any:

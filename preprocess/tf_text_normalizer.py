@@ -1,4 +1,4 @@
-"""The normalisation inside published TF-Hub preprocessors on the host, without TensorFlow.
+"""The normalization inside published TF-Hub preprocessors on the host, without TensorFlow.
 
 Its character tables are tensorflow-text's own, recorded in tf_text_characters.json, since neither ICU's
 nor RE2's Unicode version is Python's.
@@ -31,7 +31,7 @@ class TfTextNormalizer:
         self._folded, self._finish = _tables(options.lower_case)
 
     def words(self, text: str) -> list[str]:
-        """The words of `text`, normalised."""
+        """The words of `text`, normalized."""
         if self._fold:
             text = unicodedata.normalize("NFD", text.translate(self._folded))
         return [word for word in text.translate(self._finish).split(" ") if word]

@@ -1,4 +1,4 @@
-"""Training of a WordPiece vocabulary, by the `tokenizers` library on text normalised as BERT's is."""
+"""Training of a WordPiece vocabulary, by the `tokenizers` library on text normalized as BERT's is."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ class Normalizer(Protocol):
     """Text to words, in one dialect."""
 
     def words(self, text: str) -> list[str]:
-        """The words of `text`, normalised."""
+        """The words of `text`, normalized."""
 
     def chunks(self, text: str) -> list[str]:
         """Parts of `text` as it stands whose words, one after the other, are the words of `text`."""

@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The folder of real test data: vocabularies, golden outputs, data sets, TF-Hub artefacts."""
+    """The folder of real test data: vocabularies, golden outputs, data sets, TF-Hub artifacts."""
     folder = Path(os.environ.get("TFBERT_NPU_SHARED", ROOT.parent / "shared"))
     if not (folder / "data" / "MANIFEST.md").is_file():
         pytest.skip(f"no test data at {folder}; set TFBERT_NPU_SHARED to its folder")

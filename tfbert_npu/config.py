@@ -69,7 +69,7 @@ _LIMITS = {
 class BertConfig:
     """Architecture of a BERT or DistilBERT model, with Hugging Face's field names.
 
-    `hidden_act` is normalised: `"gelu"` is always the exact GELU, 0.5 x (1 + erf(x / sqrt 2)), and
+    `hidden_act` is normalized: `"gelu"` is always the exact GELU, 0.5 x (1 + erf(x / sqrt 2)), and
     `"gelu_tanh"` always its tanh approximation. Files name them differently: Hugging Face's "gelu" is the
     exact one and "gelu_new" the approximation; Google's "gelu", in bert_config.json and in TF-Hub modules,
     is the approximation.

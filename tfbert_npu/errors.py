@@ -1,4 +1,4 @@
-"""Errors that a user can mend: one sentence with the cause and the remedy."""
+"""Errors that a user can fix: one sentence with the cause and the remedy."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class VocabularyError(TfbertNpuError, ValueError):
 
 
 class ArtifactError(TfbertNpuError, ValueError):
-    """An artefact directory, or a file in it, is damaged, incomplete or made for something else."""
+    """An artifact directory, or a file in it, is damaged, incomplete or made for something else."""
 
 
 def require(module: str, extra: str) -> ModuleType:

@@ -1,4 +1,4 @@
-"""Manifest, hashes and host embeddings of an artefact directory."""
+"""Manifest, hashes and host embeddings of an artifact directory."""
 
 from __future__ import annotations
 
@@ -124,8 +124,8 @@ def test_what_is_no_manifest_is_refused(directory, text):
         Manifest.read(directory)
 
 
-def test_a_directory_without_one_is_no_artefact(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no artefact directory"):
+def test_a_directory_without_one_is_no_artifact(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no artifact directory"):
         Manifest.read(tmp_path)
 
 

@@ -46,7 +46,7 @@ def test_int8_passes_its_gate_and_tells_its_recipe(small, batches, tmp_path, emb
     )
     full = export_rknn(small, tmp_path / "f", "rk3588", shapes, embeddings=embeddings)
     assert all(one["cosine"] > 0.99 for one in manifest.parity.values())
-    assert Recipe.from_dict(manifest.build["quantisation"]["recipe"]) == recipe
+    assert Recipe.from_dict(manifest.build["quantization"]["recipe"]) == recipe
     assert manifest.cost["1x32"]["cycles"] < 0.8 * full.cost["1x32"]["cycles"]
     # The simulator backend compiles it again from the directory alone, and gets the very same model.
     inputs = random_inputs(small.config, (1, 32), 4)  # the gate's
@@ -89,7 +89,7 @@ def test_the_search_puts_its_frontier_into_the_manifest(small, batches, tmp_path
     manifest = export_rknn(
         small, tmp_path / "m", "rk3588", ((1, 32),), "w8a8", batches, max_cost=0.75, min_cosine=0.5
     )
-    found = manifest.build["quantisation"]
+    found = manifest.build["quantization"]
     assert found["chosen"]["cost"] <= 0.75
     assert found["chosen"] in found["frontier"]
     assert found["recipe"]["float16"] == found["chosen"]["float16"]

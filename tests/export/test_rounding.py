@@ -18,7 +18,7 @@ from tfbert_npu.onnx.model import write_graph
 from tfbert_npu.quantize.activations import record
 from tfbert_npu.quantize.grid import INT8, WEIGHT_ONLY, Grid
 from tfbert_npu.quantize.hybrid import ranges_of
-from tfbert_npu.quantize.pipeline import quantise
+from tfbert_npu.quantize.pipeline import quantize
 from tfbert_npu.quantize.ranges import rounded
 from tfbert_npu.quantize.recipe import Operator, Recipe, last_block, operators
 from tfbert_npu.quantize.rounding import gptq, round_weights
@@ -117,8 +117,8 @@ def test_rounding_needs_ranges():
     config, state, _ = bert("BertModel")
     source = ExportSource(config, state)
     with pytest.raises(ValueError, match='rounding="gptq" needs ranges'):
-        quantise(source, Recipe(ranges="vendor"), [padded_inputs(config)])
-    quantise(source, replace(Recipe(ranges="vendor"), rounding="nearest"), [padded_inputs(config)])
+        quantize(source, Recipe(ranges="vendor"), [padded_inputs(config)])
+    quantize(source, replace(Recipe(ranges="vendor"), rounding="nearest"), [padded_inputs(config)])
 
 
 @pytest.mark.slow

@@ -88,7 +88,7 @@ def test_int8_needs_no_torch(toolchain, onnx_model, tmp_path, options):
         pooled, sequence = session.infer(samples[0])
         assert pooled.shape == (1, 128)
         assert np.isfinite(sequence).all()
-        assert "embeddings" in session.analyse(samples[0], tmp_path / "analysis").read_text()
+        assert "embeddings" in session.analyze(samples[0], tmp_path / "analysis").read_text()
 
 
 def test_hybrid_steps_need_no_torch(toolchain, onnx_model, tmp_path):

@@ -126,7 +126,7 @@ def test_arrays_keep_order_and_dtype_and_the_scratch_directory_is_the_working_di
         np.testing.assert_array_equal(doubled, [0, 2, 4])
         assert plus.dtype == np.float32
         one.export(tmp_path / "out.rknn")
-        table = one.analyse([np.zeros(1), np.zeros(1)], tmp_path / "analysis")
+        table = one.analyze([np.zeros(1), np.zeros(1)], tmp_path / "analysis")
         assert table.read_text() == "analysis_0.npy,analysis_1.npy"
         assert one.peak_memory > 0
         assert not Path("check.onnx").exists()

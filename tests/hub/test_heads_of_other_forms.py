@@ -143,7 +143,7 @@ def test_what_is_no_encoder_is_refused(shared: Path, tmp_path: Path) -> None:
     npu.mkdir()
     for name in ("config.json", "manifest.json", "model.rknn"):
         (npu / name).write_text("{}")
-    with pytest.raises(CheckpointError, match="artefact for a Rockchip NPU and no weights"):
+    with pytest.raises(CheckpointError, match="artifact for a Rockchip NPU and no weights"):
         BertEncoder.from_pretrained(npu)
     (tmp_path / "text").mkdir()
     (tmp_path / "text" / "a.txt").write_text("x")

@@ -264,7 +264,7 @@ def _unknown(graph):
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
-        (_norm_first, r"normalises before attention, not after it \(norm_first\)"),
+        (_norm_first, r"normalizes before attention, not after it \(norm_first\)"),
         (_output_range, r"gives only some positions of its last layer \(output_range\)"),
         (_projected, "embeddings narrower than its hidden states"),
         (_unknown, r"variables that BERT does not have \(mixture/router\)"),

@@ -126,7 +126,7 @@ def test_mlm_wants_its_positions(encoder: BertEncoder) -> None:
 @settings(deadline=None)
 @given(st.data(), st.booleans())
 def test_arrays_are_judged_as_lists_are(data: st.DataObject, mlm: bool) -> None:
-    """Arrays of int32 without a fault are recognised quickly; lists never are, and must fare the same."""
+    """Arrays of int32 without a fault are recognized quickly; lists never are, and must fare the same."""
     small = BertConfig(vocab_size=9, max_position_embeddings=5, type_vocab_size=2)
     length = data.draw(st.integers(1, 6))
     lengths = {name: data.draw(st.sampled_from([length] * 9 + [2])) for name in NAMES}

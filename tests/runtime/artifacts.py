@@ -1,4 +1,4 @@
-"""Artefact directories for the double: a small random BERT as ONNX, and files that pass for .rknn around it."""
+"""Artifact directories for the double: a small random BERT as ONNX, and files that pass for .rknn around it."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def write_artifact(
     source_sha256: str = "0" * 64,
     tables: HostEmbeddings | None = None,
 ) -> Path:
-    """An artefact directory whose .rknn files the double computes."""
+    """An artifact directory whose .rknn files the double computes."""
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "config.json").write_text(json.dumps(config))
     files = [("model.rknn", tuple(shapes))]

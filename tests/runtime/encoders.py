@@ -1,4 +1,4 @@
-"""A small random encoder of ours and an artefact of it that the double and onnxruntime compute."""
+"""A small random encoder of ours and an artifact of it that the double and onnxruntime compute."""
 
 from __future__ import annotations
 

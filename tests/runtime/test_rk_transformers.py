@@ -70,7 +70,7 @@ def test_an_id_that_does_not_fit_is_refused(tmp_path: Path, board: Board) -> Non
         assert_right(model(inputs), inputs)
         inputs["input_word_ids"][0, 3] = 32_768
         message = (
-            "input_word_ids holds 32768 and the artefact takes int16, up to 32767; export the model with"
+            "input_word_ids holds 32768 and the artifact takes int16, up to 32767; export the model with"
         )
         with pytest.raises(ValueError, match=message):
             model(inputs)

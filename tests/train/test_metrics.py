@@ -76,7 +76,7 @@ def test_squad_metrics():
     found = squad_metrics([["The Cat"], ["two dogs", "dogs"], []], ["cat", "big dogs", ""])
     assert found["exact_match"] == pytest.approx(2 / 3)
     assert found["f1"] == pytest.approx((1 + 2 / 3 + 1) / 3)
-    # An answer that is all articles normalises to nothing; evaluate-v2.0.py scores 0 or 1 then.
+    # An answer that is all articles normalizes to nothing; evaluate-v2.0.py scores 0 or 1 then.
     assert squad_metrics([["cat"]], ["the"])["f1"] == 0
 
 

@@ -329,7 +329,7 @@ def test_empty_files(tmp_path, checkpoint):
     (tmp_path / "b.csv").write_text("text,label\nx,y\n")
     with pytest.raises(ValueError, match=r"a\.csv is empty"):
         fine_tune("classify", checkpoint, DataOptions(tmp_path / "b.csv", tmp_path / "a.csv"), tmp_path / "o")
-    with pytest.raises(ValueError, match="cannot be parted"):
+    with pytest.raises(ValueError, match="cannot be split"):
         fine_tune("classify", checkpoint, DataOptions(tmp_path / "b.csv"), tmp_path / "o")
 
 

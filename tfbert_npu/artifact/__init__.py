@@ -1,4 +1,4 @@
-"""The artefact directory: what an export writes and the runtime reads. No TensorFlow, no vendor code."""
+"""The artifact directory: what an export writes and the runtime reads. No TensorFlow, no vendor code."""
 
 from tfbert_npu.artifact.manifest import Manifest, ModelFile, SupportFile, TensorSpec
 from tfbert_npu.artifact.rknn_file import RknnFile, read_rknn

@@ -47,7 +47,7 @@ class HostEmbeddings:
 
     @classmethod
     def load(cls, directory: str | os.PathLike[str]) -> HostEmbeddings:
-        """Read `embeddings.safetensors` of an artefact directory.
+        """Read `embeddings.safetensors` of an artifact directory.
 
         Raises:
             ArtifactError: The file is damaged or does not hold the tables.

@@ -24,7 +24,7 @@ def state_sha256(state: Mapping[str, np.ndarray]) -> str:
     """SHA-256 of weights: of each tensor's name, shape and float32 content, in the order of the names.
 
     It does not depend on the file format from which the weights came, so that a layer can tell whether an
-    artefact was made from the weights that it holds now.
+    artifact was made from the weights that it holds now.
     """
     digest = hashlib.sha256()
     for name in sorted(state):

@@ -1,4 +1,4 @@
-"""`manifest.json`: what is in an artefact directory, how it was made, and what it was measured to do."""
+"""`manifest.json`: what is in an artifact directory, how it was made, and what it was measured to do."""
 
 from __future__ import annotations
 
@@ -136,12 +136,12 @@ class Manifest:
         """Read `manifest.json` and check it against the published schema.
 
         Raises:
-            FileNotFoundError: The directory has none; it is no artefact.
+            FileNotFoundError: The directory has none; it is no artifact.
             ArtifactError: It is damaged, of a newer format, or names files outside of the directory.
         """
         path = Path(directory) / MANIFEST
         if not path.is_file():
-            raise FileNotFoundError(f"{directory} is no artefact directory: it holds no {MANIFEST}")
+            raise FileNotFoundError(f"{directory} is no artifact directory: it holds no {MANIFEST}")
         if path.stat().st_size > _MOST_BYTES:
             raise ArtifactError(f"{path} is longer than any manifest; export or copy it again")
         try:

@@ -34,7 +34,7 @@ _INTEGERS = ("int16", "int32", "int64")
 
 
 def our_name(name: str) -> str:
-    """A tensor's name, ours where it bears Hugging Face's."""
+    """A tensor's name, ours where it has Hugging Face's."""
     return _OURS.get(name, name)
 
 

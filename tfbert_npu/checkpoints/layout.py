@@ -191,5 +191,5 @@ def _nothing_known(files: Iterable[str], component: Component) -> str:
         return "there is a config.json but no weights beside it (model.safetensors); download the model again"
     return (
         "there is no model of a known form; known are config.json with model.safetensors, a TF2 SavedModel, "
-        "Google's bert_config.json with bert_model.ckpt.*, and RKNN artefacts"
+        "Google's bert_config.json with bert_model.ckpt.*, and RKNN artifacts"
     )

@@ -85,7 +85,7 @@ def save_encoder(encoder: Any, directory: str | os.PathLike[str]) -> None:
     encoder.build()
     config = encoder.config
     rows = rows_of(encoder)
-    # transformers reads a head only from a checkpoint whose encoder bears its prefix.
+    # transformers reads a head only from a checkpoint whose encoder has its prefix.
     headed = encoder.mlm_head is not None
     architecture = None
     if headed:
@@ -109,7 +109,7 @@ def write_directory(
 
 
 def saved_names(rows: Iterable[Row], state: State, config: BertConfig, headed: bool) -> State:
-    """A state under transformers' names; `headed`: the encoder's bear its prefix, as they do below a head."""
+    """A state under transformers' names; `headed`: the encoder's have its prefix, as they do below a head."""
     is_distilbert = config.model_type == "distilbert"
     encoder_names = {row.name for row in (*encoder_rows(config), *pooler_rows(config))}
     tensors = {}

@@ -53,7 +53,7 @@ def read_form(folder: Path, form: Form) -> Checkpoint:
         return _read_tfhub(folder)
     if form == "npu":
         raise CheckpointError(
-            f"{folder} holds an artefact for a Rockchip NPU and no weights that Keras can load; load the "
+            f"{folder} holds an artifact for a Rockchip NPU and no weights that Keras can load; load the "
             "model it was made from"
         )
     config = BertConfig.from_json(folder / "config.json", source="huggingface")

@@ -100,7 +100,7 @@ class SavedModel:
         """Every variable under its name.
 
         A variable is found by its path of attributes in both object graphs, the SavedModel's and the
-        checkpoint's, as TensorFlow's own loader does it; where two bear one name, the first is taken.
+        checkpoint's, as TensorFlow's own loader does it; where two have one name, the first is taken.
 
         Raises:
             CheckpointError: A file of variables/ is missing, truncated or of another model.

@@ -47,7 +47,7 @@ class EncoderGraph:
                 "self_attention_layer_norm" in source for source in node.input
             ):
                 raise CheckpointError(
-                    f"{self._directory} normalises before attention, not after it (norm_first); {TRUST}"
+                    f"{self._directory} normalizes before attention, not after it (norm_first); {TRUST}"
                 )
 
     def activation(self) -> Activation:

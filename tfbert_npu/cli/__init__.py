@@ -14,7 +14,7 @@ from tfbert_npu.errors import TfbertNpuError
 # name -> (module, attribute, one line of help). The help stands here so that `--help` imports no command.
 _COMMANDS: dict[str, tuple[str, str, str]] = {
     "demo": ("tfbert_npu.cli.demo", "demo", "Show what the package does, on real weights."),
-    "doctor": ("tfbert_npu.cli.doctor", "doctor", "Report on NPU, driver, runtime and an artefact."),
+    "doctor": ("tfbert_npu.cli.doctor", "doctor", "Report on NPU, driver, runtime and an artifact."),
     "embed": ("tfbert_npu.cli.embed", "embed", "Turn texts into vectors, one line each."),
     "fill-mask": ("tfbert_npu.cli.ask", "fill_mask", "Fill in the words behind [MASK]."),
     "classify": ("tfbert_npu.cli.ask", "classify", "Label texts."),

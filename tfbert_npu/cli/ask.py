@@ -56,7 +56,7 @@ def fill_mask(
 
 @click.command()
 @_options
-@click.option("--pair-separator", help="A line holds two texts, parted by this.")
+@click.option("--pair-separator", help="A line holds two texts, separated by this.")
 @click.option("--top-k", type=click.IntRange(min=1), default=1, show_default=True)
 @_SEQ_LENGTH
 def classify(
@@ -77,13 +77,15 @@ def classify(
     for lines in _texts(source):
         texts, pairs = lines, None
         if pair_separator is not None:
-            parted = [line.split(pair_separator, 1) for line in lines]
-            alone = next((line for line, parts in zip(lines, parted, strict=True) if len(parts) == 1), None)
+            separated = [line.split(pair_separator, 1) for line in lines]
+            alone = next(
+                (line for line, parts in zip(lines, separated, strict=True) if len(parts) == 1), None
+            )
             if alone is not None:
                 raise ValueError(
                     f"the line {alone[:60]!r} holds no {pair_separator!r}; it must part two texts"
                 )
-            texts, pairs = [parts[0] for parts in parted], [parts[1] for parts in parted]
+            texts, pairs = [parts[0] for parts in separated], [parts[1] for parts in separated]
         scored = run(head, tokenizer, texts, pairs, seq_length=seq_length, batch_size=batch_size)
         for line, labels in zip(lines, scored, strict=True):
             if as_json:

@@ -51,7 +51,7 @@ def _print(report: Report) -> None:
         table.add_row(name, version or "-")
     if report.artifact is not None:
         for name, value in report.artifact.items():
-            table.add_row(f"artefact: {name}", _text(value))
+            table.add_row(f"artifact: {name}", _text(value))
     console = Console(highlight=False)
     console.print(table)
     for finding in report.findings:

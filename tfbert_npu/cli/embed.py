@@ -35,7 +35,7 @@ from tfbert_npu.tasks.embedding import Pooling, embed_stream
 @click.option(
     "--backend",
     type=click.Choice(["tf", "auto", "rknn", "simulator", "onnx"]),
-    help="What computes. By default the NPU or the CPU if MODEL is an artefact directory, else TensorFlow; "
+    help="What computes. By default the NPU or the CPU if MODEL is an artifact directory, else TensorFlow; "
     "all but tf need such a directory.",
 )
 @click.option("--revision", help="Branch, tag or commit of a hub repository.")

@@ -1,4 +1,4 @@
-"""`tfbert-npu inspect`: what is in an artefact directory or a `.rknn` file."""
+"""`tfbert-npu inspect`: what is in an artifact directory or a `.rknn` file."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from tfbert_npu.errors import ArtifactError
 def inspect(
     path: Path, as_json: bool, operators: bool, picture: Path | None, frontier: Path | None, verify: bool
 ) -> None:
-    """Show PATH, an artefact directory or a .rknn file, without vendor code.
+    """Show PATH, an artifact directory or a .rknn file, without vendor code.
 
     Of a search that failed, PATH.failed takes --frontier.
     """
@@ -46,7 +46,7 @@ def inspect(
             return
     if path.is_file():
         if operators or picture or verify:
-            raise click.UsageError("a .rknn file alone holds no report; give the artefact directory")
+            raise click.UsageError("a .rknn file alone holds no report; give the artifact directory")
         header = read_rknn(path)
         if as_json:
             click.echo(json.dumps({**dataclasses.asdict(header), "path": str(path)}))
@@ -69,7 +69,7 @@ def inspect(
 
 
 def show_manifest(path: Path, manifest: Manifest) -> None:
-    """Print an artefact's figures as tables."""
+    """Print an artifact's figures as tables."""
     from rich.console import Console
     from rich.table import Table
 
@@ -136,12 +136,12 @@ def _show_file(header: RknnFile) -> None:
 
 
 def _search(path: Path) -> dict[str, Any]:
-    """What a search measured, of an artefact or of an export that failed."""
+    """What a search measured, of an artifact or of an export that failed."""
     if path.is_file():
-        raise click.UsageError("a .rknn file alone knows no search; give the artefact directory")
+        raise click.UsageError("a .rknn file alone knows no search; give the artifact directory")
     if (path / "search.json").is_file():
         return _json(path / "search.json")
-    found = dict(Manifest.read(path).build.get("quantisation", {}))
+    found = dict(Manifest.read(path).build.get("quantization", {}))
     if "frontier" not in found:
         raise click.UsageError(
             f"{path} was exported without a search; export with --precision w8a8 and --max-cost or "

@@ -47,7 +47,7 @@ _TEXT = ("next_sentence", "short_seq_prob", "mask_rate", "whole_words")
 @click.option("--pair-column", help="Column of the second text.")
 @click.option("--label-column", default="label", show_default=True)
 @click.option("--choice-column", "choice_columns", multiple=True, help="Column of a choice; once for each.")
-@click.option("--multi-label", is_flag=True, help="A text may have several labels, parted by |.")
+@click.option("--multi-label", is_flag=True, help="A text may have several labels, separated by |.")
 @click.option(
     "--labels",
     "labels_file",

@@ -1,4 +1,4 @@
-"""The binding of one encoder to one artefact, and the encoder's call through it."""
+"""The binding of one encoder to one artifact, and the encoder's call through it."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ _INPUT_ORDER = (WORD_IDS, MASK, TYPE_IDS, MLM_POSITIONS)
 
 
 class Delegation:
-    """The binding of one encoder to one artefact.
+    """The binding of one encoder to one artifact.
 
     It is made at once by `delegate_to`; of a layer that was loaded from a `.keras` file it is made at the
-    first call, for only then are the weights there that the artefact must have been made from.
+    first call, for only then are the weights there that the artifact must have been made from.
     """
 
     def __init__(self, encoder: Any, settings: Settings) -> None:
@@ -42,7 +42,7 @@ class Delegation:
 
     @property
     def model(self) -> NpuModel:
-        """The loaded artefact, loaded now if it has not been.
+        """The loaded artifact, loaded now if it has not been.
 
         Raises:
             ArtifactError: It is missing, or is not this encoder's.
@@ -66,7 +66,7 @@ class Delegation:
         return self._model.runs_on
 
     def close(self) -> None:
-        """Free the artefact's contexts."""
+        """Free the artifact's contexts."""
         if self._model is not None:
             self._model.close()
 
@@ -74,7 +74,7 @@ class Delegation:
         """Compute what the layer's own `call` does; the same keys, shapes and dtypes.
 
         Raises:
-            ValueError: `training` is set, or the artefact lacks an output that the call must give.
+            ValueError: `training` is set, or the artifact lacks an output that the call must give.
         """
         if training:
             raise ValueError(
@@ -126,7 +126,7 @@ class Delegation:
         return graph.py_function(compute, tensors, given, self._alive().config, self._tripwire)
 
     def _arranged(self, named: dict[str, Any], inputs: Mapping[str, Any], mlm: bool) -> dict[str, Any]:
-        """The keys of the layer's own call; in the place of what the artefact lacks a `MissingOutput`."""
+        """The keys of the layer's own call; in the place of what the artifact lacks a `MissingOutput`."""
         encoder, model = self._alive(), self.model
 
         def missing(name: str) -> MissingOutput:

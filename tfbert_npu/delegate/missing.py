@@ -1,4 +1,4 @@
-"""What stands in the place of an output that the artefact does not give."""
+"""What stands in the place of an output that the artifact does not give."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _OPERATORS = (
 
 
 class MissingOutputError(TfbertNpuError, AttributeError):
-    """An output was used that the artefact, on which the encoder runs, does not give.
+    """An output was used that the artifact, on which the encoder runs, does not give.
 
     An AttributeError, for so Python must be answered that asks whether the output has this or that; and
     TensorFlow passes it on, while of a ValueError or TypeError it makes one of its own without the cause.
@@ -29,11 +29,11 @@ class MissingOutput:
 
     Functional models and nests go by the structure, so the place cannot be left out. Whoever makes a tensor
     or an array of it, computes with it or returns it from a graph gets a `MissingOutputError` that says how
-    to export the artefact instead; NaN in its place would be found late, or never.
+    to export the artifact instead; NaN in its place would be found late, or never.
 
     Args:
         name: Of the output, as `export_rknn` takes it.
-        directory: The artefact's.
+        directory: The artifact's.
         gives: Names of the outputs that it has.
         shape: What the output would have, None where it is not known.
         dtype: What it would have.

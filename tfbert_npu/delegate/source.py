@@ -1,4 +1,4 @@
-"""Whether an artefact was made of the weights that an encoder holds."""
+"""Whether an artifact was made of the weights that an encoder holds."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _SAME = ("model_type", "vocab_size", "hidden_size", "num_hidden_layers", "max_po
 
 
 def check_source(encoder: Any, artifact: Artifact, *, allow_other_weights: bool) -> None:
-    """Make sure that an artefact was exported from the weights that the encoder holds now.
+    """Make sure that an artifact was exported from the weights that the encoder holds now.
 
     Args:
         encoder: A `BertEncoder`, built.
@@ -41,7 +41,7 @@ def check_source(encoder: Any, artifact: Artifact, *, allow_other_weights: bool)
         return
     raise ArtifactError(
         f"{directory} was exported from other weights than {encoder.name} holds now; export it again, or "
-        "pass allow_other_weights=True to run those of the artefact"
+        "pass allow_other_weights=True to run those of the artifact"
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 
 def forget_traces(encoder: Any) -> None:
-    """Let every model around the layer trace its compiled functions anew.
+    """Let every model around the layer trace its compiled functions again.
 
     A layer does not know the models that hold it. There are few models and this happens seldom, so they are
     looked for among all objects.

@@ -1,4 +1,4 @@
-"""`README.md` of an artefact directory: the hub's model card, with the compiler's figures after it."""
+"""`README.md` of an artifact directory: the hub's model card, with the compiler's figures after it."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ class ExportRun:
     warnings: list[str] = field(default_factory=list)
     calibration: Sequence[Mapping[str, np.ndarray]] | None = None
     recipe: Recipe | None = None
-    quantisation: dict[str, Any] = field(default_factory=dict)
+    quantization: dict[str, Any] = field(default_factory=dict)
 
 
 def gate_inputs(run: ExportRun, shape: Shape) -> list[Inputs]:
@@ -120,7 +120,7 @@ def pass_gate(
         (staging / "gate.json").write_text(json.dumps(summary(worst), indent=2) + "\n")
         run.say("the gate failed; asking the vendor for its analysis")
         arrays = [np.ascontiguousarray(fed[0][s.name], s.dtype) for s in signature.inputs]
-        table = session.analyse(arrays, staging / "analysis")
+        table = session.analyze(arrays, staging / "analysis")
         raise gate.GateError(
             f"the compiled model is not the model: {'; '.join(wrong)}; "
             f"the cosine of every operator is in {table}"

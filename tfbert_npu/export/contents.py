@@ -1,4 +1,4 @@
-"""What an artefact directory holds beside the network: configuration, tokenizer, manifest, card."""
+"""What an artifact directory holds beside the network: configuration, tokenizer, manifest, card."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Exported:
     warnings: tuple[str, ...]
     seconds: float
     peak_memory: int
-    quantisation: Mapping[str, Any] = field(default_factory=dict)
+    quantization: Mapping[str, Any] = field(default_factory=dict)
     """For int8: the recipe, and what a search found."""
 
 
@@ -130,7 +130,7 @@ def _manifest(directory: Path, exported: Exported, support: tuple[SupportFile, .
             "seconds": round(exported.seconds, 1),
             "peak_memory_mb": round(exported.peak_memory / 2**20),
             "warnings": list(exported.warnings),
-            **({"quantisation": dict(exported.quantisation)} if exported.quantisation else {}),
+            **({"quantization": dict(exported.quantization)} if exported.quantization else {}),
         },
         created_by=f"tfbert-npu {__version__}",
     )

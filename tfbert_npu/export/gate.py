@@ -17,7 +17,7 @@ class GateError(TfbertNpuError):
 
 
 def activation_ranges(onnx_path: str, feeds: Sequence[np.ndarray]) -> dict[str, float]:
-    """Largest absolute value of every product, sum and normalisation, by onnxruntime in float32.
+    """Largest absolute value of every product, sum and normalization, by onnxruntime in float32.
 
     Args:
         onnx_path: The model.

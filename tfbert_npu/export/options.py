@@ -57,7 +57,7 @@ class RknnOptions:
 
     @property
     def weight_grid(self) -> Grid | None:
-        """The grid of the weights, where these alone are quantised."""
+        """The grid of the weights, where these alone are quantized."""
         return WEIGHT_ONLY.get(self.precision)
 
     @property
@@ -127,7 +127,7 @@ def checked_options(
         raise ValueError(f"masked_positions must be at least 1, got {masked_positions}")
     checked = _checked_shapes(config, shapes)
     if precision == "w8a8" and layout == "dynamic" and len(checked) > 1:
-        # The vendor's hybrid quantisation compiles the largest of several shapes only.
+        # The vendor's hybrid quantization compiles the largest of several shapes only.
         raise ValueError(
             f'{precision} files hold one shape each and {len(checked)} are wanted; pass layout="static" '
             "(--layout static) for a file for each"

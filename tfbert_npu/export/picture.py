@@ -19,7 +19,7 @@ def draw_costs(rows: Mapping[str, Sequence[Mapping[str, Any]]], path: str | os.P
     """Draw the operators of the largest shape; needs matplotlib.
 
     Args:
-        rows: Shape -> operators, as in an artefact's `cost.json`.
+        rows: Shape -> operators, as in an artifact's `cost.json`.
         path: PNG, SVG or PDF, by its ending.
     """
     require("matplotlib", "notebooks")
@@ -54,7 +54,7 @@ def draw_search(found: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
     """Draw cost against quality, and what each product in float16 alone gains; needs matplotlib.
 
     Args:
-        found: What a search measured: `build["quantisation"]` of a manifest, or the `search.json` of one that
+        found: What a search measured: `build["quantization"]` of a manifest, or the `search.json` of one that
             failed.
         path: PNG, SVG or PDF, by its ending.
 

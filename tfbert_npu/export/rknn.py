@@ -1,4 +1,4 @@
-"""`export_rknn`: a model as an artefact directory for a Rockchip NPU."""
+"""`export_rknn`: a model as an artifact directory for a Rockchip NPU."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from tfbert_npu.onnx.agreement import Agreement
 from tfbert_npu.onnx.model import GraphOptions
 from tfbert_npu.quantize.calibration import default_texts, read_texts, resized
 from tfbert_npu.quantize.hybrid import document_name
-from tfbert_npu.quantize.pipeline import compile_int8, quantise, round_products
+from tfbert_npu.quantize.pipeline import compile_int8, quantize, round_products
 from tfbert_npu.quantize.recipe import Recipe, last_block
 from tfbert_npu.quantize.samples import with_positions
 from tfbert_npu.quantize.search import search
@@ -75,7 +75,7 @@ def export_rknn(
     limits: Limits | None = None,
     on_progress: Callable[[str], None] | None = None,
 ) -> Manifest:
-    """Compile a model for a Rockchip NPU and write the artefact directory.
+    """Compile a model for a Rockchip NPU and write the artifact directory.
 
     The directory appears only if the compiled model, run in the vendor's simulator on padded texts, gives the
     outputs of the model itself. Otherwise the log, the figures and the vendor's per-operator analysis are
@@ -179,12 +179,12 @@ def export_rknn(
 def _export(run: ExportRun, staging: Path, name: str, user_string: str) -> Manifest:
     options, source = run.options, run.source
     started = time.monotonic()
-    quantised, written = None, source
+    quantized, written = None, source
     if run.recipe is not None and run.calibration is not None:
         run.say("transforming the weights for int8")
-        quantised = quantise(source, run.recipe, run.calibration)
-        written = quantised.source
-        run.quantisation["recipe"] = run.recipe.as_dict()
+        quantized = quantize(source, run.recipe, run.calibration)
+        written = quantized.source
+        run.quantization["recipe"] = run.recipe.as_dict()
     elif options.weight_grid is not None and run.calibration is not None:
         run.say(f"rounding the weights to {options.weight_grid.bits} bits")
         written = round_products(source, options.weight_grid, run.calibration)
@@ -223,7 +223,7 @@ def _export(run: ExportRun, staging: Path, name: str, user_string: str) -> Manif
     for file, shapes in options.files():
         with VendorSession(run.toolchain, staging / LOG, run.limits) as session:
             run.say(f"compiling {file} for {', '.join(f'{b}x{s}' for b, s in shapes)}")
-            if quantised is None or run.calibration is None:
+            if quantized is None or run.calibration is None:
                 costs |= compile_file(session, onnx_path, signature, options, shapes, custom)
             else:
                 cut = resized(run.calibration, shapes[0])
@@ -231,7 +231,7 @@ def _export(run: ExportRun, staging: Path, name: str, user_string: str) -> Manif
                     cut = with_positions(cut, options.masked_positions)
                 calibration = prepared(source, cut, options.embeddings)
                 found, document = compile_int8(
-                    session, onnx_path, signature, options, shapes, custom, calibration, quantised
+                    session, onnx_path, signature, options, shapes, custom, calibration, quantized
                 )
                 costs |= found
                 (staging / document_name(file)).write_text(json.dumps(document) + "\n", encoding="utf-8")
@@ -261,7 +261,7 @@ def _export(run: ExportRun, staging: Path, name: str, user_string: str) -> Manif
             warnings=tuple(run.warnings),
             seconds=time.monotonic() - started,
             peak_memory=peak,
-            quantisation=run.quantisation,
+            quantization=run.quantization,
         ),
     )
 
@@ -276,5 +276,5 @@ def _recipe(run: ExportRun, staging: Path, min_cosine: float | None, max_cost: f
     study = Study(run.source, options, run.toolchain, staging / LOG, run.calibration, run.limits, run.say)
     with study:
         found = search(study, min_cosine=min_cosine, max_cost=max_cost)
-    run.quantisation.update(found.as_dict())
+    run.quantization.update(found.as_dict())
     return found.chosen.recipe

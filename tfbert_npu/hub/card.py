@@ -29,7 +29,7 @@ class CardInfo:
 
     Args:
         base_model: Repository of the model that this one was made from.
-        license: Identifier of the licence, such as `"apache-2.0"`.
+        license: Identifier of the license, such as `"apache-2.0"`.
         language: Language codes, such as `["en"]`.
         datasets: Hub data sets that it was trained on.
         metrics: Measured figures by name, such as `{"accuracy": 0.91}`.
@@ -94,7 +94,7 @@ def _facts(config: Mapping[str, Any], architecture: str, task: str, info: CardIn
         ("Vocabulary", size("vocab_size")),
         ("Longest sequence", size("max_position_embeddings")),
         ("Base model", info.base_model or "not stated"),
-        ("Licence", info.license or "not stated"),
+        ("License", info.license or "not stated"),
     ]
     labels = config.get("id2label")
     if isinstance(labels, dict) and task in ("text-classification", "token-classification"):
@@ -112,7 +112,7 @@ def _artifact_of(directory: Path, manifest: Mapping[str, Any]) -> str:
     try:
         return _artifact(manifest)
     except (AttributeError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{directory / MANIFEST} is no manifest of an artefact ({error!r})") from error
+        raise CheckpointError(f"{directory / MANIFEST} is no manifest of an artifact ({error!r})") from error
 
 
 def _artifact(manifest: Mapping[str, Any]) -> str:

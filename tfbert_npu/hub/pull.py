@@ -42,7 +42,7 @@ def pull_from_hub(
     - Google's TensorFlow 1 checkpoint: as Hugging Face; `component="model"` gives the class whose weights it
       holds, such as `BertForPreTraining`.
     - `pytorch_model.bin` alone: only where PyTorch is installed, with its tensors-only loader.
-    - An NPU artefact of `export_rknn`, or a `.rknn` file of rk-transformers: `load_npu(directory)`, which
+    - An NPU artifact of `export_rknn`, or a `.rknn` file of rk-transformers: `load_npu(directory)`, which
       takes and gives numpy arrays and is no Keras layer. Of several files name one with `file`.
     - Any other TF2 SavedModel: only with `trust_saved_model=True`, as a `TrustedSavedModel` that runs the
       SavedModel's own graph.
@@ -212,6 +212,6 @@ def _lower_case(folder: Path) -> bool | None:
 
 def _npu_message(folder: Path) -> str:
     return (
-        f"{folder} holds an artefact for a Rockchip NPU and no weights that Keras can load; run it with "
+        f"{folder} holds an artifact for a Rockchip NPU and no weights that Keras can load; run it with "
         "load_npu(directory), or load the model it was made from and call .delegate_to(directory)"
     )

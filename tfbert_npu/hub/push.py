@@ -38,11 +38,11 @@ def push_to_hub(
 
     Args:
         model_or_dir: A `BertEncoder` or task head, saved by its `save_pretrained`; or a directory, such as an
-            NPU artefact, whose files go up as they are, hidden ones left out.
+            NPU artifact, whose files go up as they are, hidden ones left out.
         repo_id: `"owner/name"`; made if it does not exist.
         preprocessor: A `BertPreprocessor` or `BertTokenizer` to save beside the model.
         base_model: Repository of the model that this one was made from, for the card.
-        license: Identifier of the licence, such as `"apache-2.0"`, for the card.
+        license: Identifier of the license, such as `"apache-2.0"`, for the card.
         language: Language codes, for the card.
         datasets: Hub data sets it was trained on, for the card.
         metrics: Measured figures by name, for the card.
@@ -78,7 +78,7 @@ def push_to_hub(
                 f"{directory} has a {CARD} of its own; leave out what is for the card (base_model, license, "
                 "...), or remove the file to have one written"
             )
-        # The card that an export leaves in an artefact knows neither repository nor licence.
+        # The card that an export leaves in an artifact knows neither repository nor license.
         if CARD not in files or is_artifact:
             files[CARD] = Path(scratch, CARD)
             files[CARD].write_text(make_card(directory, repo_id, info), encoding="utf-8")

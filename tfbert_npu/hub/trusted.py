@@ -81,7 +81,7 @@ class TrustedSavedModel(keras.layers.Layer):
         return outputs
 
     def get_config(self) -> dict[str, Any]:
-        """What `from_config` finds the SavedModel again by; allowed operations have to be allowed anew."""
+        """What `from_config` finds the SavedModel again by; allowed operations have to be allowed again."""
         return {
             **super().get_config(),
             "directory": os.fspath(self.directory),

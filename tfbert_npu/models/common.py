@@ -1,4 +1,4 @@
-"""What every layer of the encoder shares: activation, initialiser, normalisation, reproducible dropout."""
+"""What every layer of the encoder shares: activation, initialiser, normalization, reproducible dropout."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def activation(name: Activation) -> Callable[[Any], Any]:
 
 
 def initializer(config: BertConfig) -> keras.initializers.Initializer:
-    """A fresh truncated normal of `initializer_range`, as google-research/bert initialises weights."""
+    """A fresh truncated normal of `initializer_range`, as google-research/bert initializes weights."""
     return keras.initializers.TruncatedNormal(stddev=config.initializer_range)
 
 
 def dense(units: int, config: BertConfig, dtype: Any, name: str) -> keras.layers.Dense:
-    """A linear layer with BERT's initialisation."""
+    """A linear layer with BERT's initialization."""
     return keras.layers.Dense(units, kernel_initializer=initializer(config), dtype=dtype, name=name)
 
 

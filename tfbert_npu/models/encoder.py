@@ -192,9 +192,9 @@ class BertEncoder(keras.layers.Layer):
 
         Models that hold the layer go over with it, functional and compiled ones included; nothing needs to be
         rebuilt. A `tf.function` of your own that was traced before must be traced again. At padding all
-        outputs are meaningless. In the place of outputs that the artefact does not give, such as hidden
+        outputs are meaningless. In the place of outputs that the artifact does not give, such as hidden
         states (`export_rknn(..., outputs=(..., "encoder_outputs"))`), stands an object that raises a
-        `MissingOutputError` as soon as it is used. With an artefact that gives `mlm_logits`, `.mlm` runs
+        `MissingOutputError` as soon as it is used. With an artifact that gives `mlm_logits`, `.mlm` runs
         there as well.
 
         Args:
@@ -203,13 +203,13 @@ class BertEncoder(keras.layers.Layer):
             **options: `cores`, `truncate`, `timeout`, `lend_timeout`, `retry_after`, `check_finite`,
                 `warm_up`, `threads`, `toolchain`, `file`: see `load_npu`. `on_error`: `"raise"`, or what
                 stands in while the backend fails: `"tf"`, this layer's own weights, or `"onnx"`.
-                `allow_other_weights`: run the artefact's weights though they are not this layer's.
+                `allow_other_weights`: run the artifact's weights though they are not this layer's.
 
         Returns:
             This layer.
 
         Raises:
-            ArtifactError: The artefact is damaged, of another model, or older than the weights.
+            ArtifactError: The artifact is damaged, of another model, or older than the weights.
             BackendError: The backend cannot be started here; the layer stays as it was.
             ValueError: An option is unknown or impossible.
         """
@@ -246,7 +246,7 @@ class BertEncoder(keras.layers.Layer):
 
     @property
     def npu(self) -> NpuModel | None:
-        """The artefact that the layer is delegated to, for its `stats()`; None if it is not."""
+        """The artifact that the layer is delegated to, for its `stats()`; None if it is not."""
         return None if self.delegation is None else self.delegation.model
 
     def __dir__(self) -> list[str]:
@@ -281,7 +281,7 @@ class BertEncoder(keras.layers.Layer):
     ) -> BertEncoder:
         """Load a checkpoint: Hugging Face's, a TF-Hub encoder, or Google's of TensorFlow 1.
 
-        Hugging Face's is `config.json` and safetensors. The tensors may or may not bear the `bert.` prefix
+        Hugging Face's is `config.json` and safetensors. The tensors may or may not have the `bert.` prefix
         and the old `gamma`/`beta` names, may be float32, float16 or bfloat16, and may lie in several files
         (`model.safetensors.index.json`). `pytorch_model.bin` is read where PyTorch is installed, with its
         tensors-only loader. Task heads in the checkpoint are left aside.

@@ -240,7 +240,7 @@ class BertHead(keras.Model):
         """Load a checkpoint of this or of another architecture over the same encoder.
 
         What the checkpoint does not hold (a pooler, the language model head, the task's own layers, or those
-        for another number of labels or other label names than asked for) is initialised anew, and one
+        for another number of labels or other label names than asked for) is newly initialized, and one
         warning lists it.
 
         Args:

@@ -41,7 +41,7 @@ class BertForMaskedLM(_LanguageHead):
         return self._word_logits(self._encode(inputs, training), inputs)
 
     def default_loss(self) -> keras.losses.Loss:
-        """Mean cross-entropy over the labelled positions."""
+        """Mean cross-entropy over the labeled positions."""
         return cross_entropy()
 
 

@@ -34,7 +34,7 @@ class BertForTokenClassification(BertHead):
         return self.config.num_labels
 
     def default_loss(self) -> keras.losses.Loss:
-        """Mean cross-entropy over the labelled tokens."""
+        """Mean cross-entropy over the labeled tokens."""
         return cross_entropy()
 
 

@@ -1,1 +1,1 @@
-"""int8 with BERT's accuracy: calibration, exact transforms before quantising, mixed precision by search."""
+"""int8 with BERT's accuracy: calibration, exact transforms before quantizing, mixed precision by search."""

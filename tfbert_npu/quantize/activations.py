@@ -14,7 +14,7 @@ Activations = dict[str, np.ndarray]
 
 
 def points(config: BertConfig) -> tuple[str, ...]:
-    """Where activations are quantised: the inputs and outputs of every product with weights in the stack.
+    """Where activations are quantized: the inputs and outputs of every product with weights in the stack.
 
     A LayerNorm goes by its own name, a product's output by the name of its dense layer, the attention's
     context by `...self.context`, and the inner layer of a feed-forward block by `...intermediate`.

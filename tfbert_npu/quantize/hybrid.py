@@ -1,4 +1,4 @@
-"""Compiles a graph with some operators in float16 and the rest in int8: the vendor's hybrid quantisation.
+"""Compiles a graph with some operators in float16 and the rest in int8: the vendor's hybrid quantization.
 
 Step 1 writes a YAML file with a range for every tensor; it is edited here, and step 2 builds from it. Only
 operators may be named for float16, constants not; of a range, `min` and `max` may be changed, and the scale
@@ -30,14 +30,14 @@ Ranges = Mapping[str, tuple[float, float]]
 
 
 class Document(TypedDict):
-    """How a graph was quantised, see `HybridModel.document`."""
+    """How a graph was quantized, see `HybridModel.document`."""
 
     float16: list[str]
     ranges: dict[str, tuple[list[float], list[float]]]
 
 
 def document_name(rknn: str) -> str:
-    """Name of the file in an artefact that says how one of its .rknn files was quantised."""
+    """Name of the file in an artifact that says how one of its .rknn files was quantized."""
     return f"{rknn.removesuffix('.rknn')}.quantization.json"
 
 

@@ -1,4 +1,4 @@
-"""How a model is quantised: which transforms, which ranges, which products stay in float16."""
+"""How a model is quantized: which transforms, which ranges, which products stay in float16."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def last_block(config: BertConfig) -> frozenset[Operator]:
 
 @dataclass(frozen=True)
 class Recipe:
-    """One way to quantise a model.
+    """One way to quantize a model.
 
     Embeddings, residual connections, LayerNorms, the attention's core and what stands on the encoder are
     always in float16: the compiler counts no cycles for them, or few.

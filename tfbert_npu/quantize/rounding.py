@@ -33,7 +33,7 @@ def round_weights(
     float16: frozenset[Operator] = frozenset(),
     grid: Grid = INT8,
 ) -> dict[str, np.ndarray]:
-    """A state whose quantised products have rounded weights and corrected biases.
+    """A state whose quantized products have rounded weights and corrected biases.
 
     Args:
         state: The transformed model's.

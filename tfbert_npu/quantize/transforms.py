@@ -1,4 +1,4 @@
-"""Transforms of a state that leave the model as it is in exact arithmetic, and make it easier to quantise.
+"""Transforms of a state that leave the model as it is in exact arithmetic, and make it easier to quantize.
 
 int8 activations have one scale for a whole tensor. A channel that is a hundred times larger than the others
 leaves them nothing of the 255 steps, so each transform here makes channels of one tensor alike, or takes the

@@ -1,6 +1,6 @@
 """The `simulator` backend: rknn-toolkit2's x86 simulator, in the toolchain's own environment.
 
-An exported .rknn file cannot be simulated, so the model is compiled again from the artefact's ONNX, once, and
+An exported .rknn file cannot be simulated, so the model is compiled again from the artifact's ONNX, once, and
 then serves. It computes what the NPU computes, float16 and int8 and all, and is slow: a second or so for each
 call.
 """
@@ -33,17 +33,17 @@ from tfbert_npu.runtime.providers import provides
 
 @provides("simulator")
 class SimulatorBackend:
-    """The artefact compiled again and simulated, one vendor process for each of its .rknn files.
+    """The artifact compiled again and simulated, one vendor process for each of its .rknn files.
 
     Args:
-        artifact: The artefact, for how it was compiled.
+        artifact: The artifact, for how it was compiled.
         onnx: Its ONNX file, checked.
         toolchain: Python interpreter or virtual environment with rknn-toolkit2; by default see
             `find_toolchain`.
 
     Raises:
         ArtifactError: A file is damaged.
-        BackendError: The artefact lacks what it was compiled from, or the toolchain failed.
+        BackendError: The artifact lacks what it was compiled from, or the toolchain failed.
         ToolchainError: There is no toolchain.
     """
 
@@ -83,7 +83,7 @@ class SimulatorBackend:
             try:
                 values: Sequence[np.ndarray] = session.infer(ordered(self.inputs, inputs, shape))
             except WorkerError as error:
-                raise BackendError(f"the simulator failed: {error}; load the artefact again") from error
+                raise BackendError(f"the simulator failed: {error}; load the artifact again") from error
         arrays = [np.ascontiguousarray(value, np.float32) for value in values]
         return named(self.outputs, arrays, shape, "the simulator")
 
@@ -96,7 +96,7 @@ class SimulatorBackend:
 
 
 def quantisation_of(artifact: Artifact, file: ModelFile) -> Document:
-    """How one of an artefact's int8 files was quantised: `HybridModel.document`.
+    """How one of an artifact's int8 files was quantized: `HybridModel.document`.
 
     Raises:
         ArtifactError: The file that says so is damaged.

@@ -1,4 +1,4 @@
-"""An artefact directory as a function from numpy to numpy. No TensorFlow, no Keras.
+"""An artifact directory as a function from numpy to numpy. No TensorFlow, no Keras.
 
 Names load on first use.
 """

@@ -32,7 +32,7 @@ def check_types(types: np.ndarray, config: BertConfig) -> None:
     """
     if config.type_vocab_size and types.any():
         raise ValueError(
-            "the artefact takes no input_type_ids, so that it would read a second text as part of the first; "
+            "the artifact takes no input_type_ids, so that it would read a second text as part of the first; "
             "give single texts, or export the model with export_rknn"
         )
 
@@ -45,7 +45,7 @@ def as_integers(name: str, value: np.ndarray, dtype: np.dtype[Any]) -> np.ndarra
     """
     if value.size and value.max() > np.iinfo(dtype).max:
         raise ValueError(
-            f"{name} holds {value.max()} and the artefact takes {dtype}, up to {np.iinfo(dtype).max}; export "
+            f"{name} holds {value.max()} and the artifact takes {dtype}, up to {np.iinfo(dtype).max}; export "
             "the model with export_rknn, which takes int32"
         )
     return value.astype(dtype)
@@ -85,5 +85,5 @@ def check_finite(results: Sequence[Arrays], placements: Sequence[Placement]) -> 
             if not np.isfinite(value[: len(placement.rows)]).all():
                 raise BackendError(
                     f"{name} holds NaN or infinity at {placement.shape[0]}x{placement.shape[1]}; compare the "
-                    "artefact with `tfbert-npu doctor` and export it again"
+                    "artifact with `tfbert-npu doctor` and export it again"
                 )

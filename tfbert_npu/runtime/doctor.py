@@ -85,16 +85,16 @@ class Report:
 
 
 def examine(artifact_dir: str | os.PathLike[str] | None = None, root: Path | None = None) -> Report:
-    """Look at this machine, and at an artefact if one is given.
+    """Look at this machine, and at an artifact if one is given.
 
     Nothing is loaded or started: versions are read from files.
 
     Args:
-        artifact_dir: An artefact directory that is to run here.
+        artifact_dir: An artifact directory that is to run here.
         root: Where the file system begins, for tests.
 
     Raises:
-        FileNotFoundError: No artefact directory.
+        FileNotFoundError: No artifact directory.
     """
     root = root or soc.ROOT
     chip = soc.board_platform(root)
@@ -193,7 +193,7 @@ def _fit(described: dict[str, Any], facts: dict[str, Any], memory: int, cores: i
     if not runs_on(target, tuple(described["platforms"])):
         yield Finding(
             "error",
-            f"the artefact is for {', '.join(described['platforms'])} and this board is {facts['soc']}",
+            f"the artifact is for {', '.join(described['platforms'])} and this board is {facts['soc']}",
             f"export it with target_platform={facts['soc']!r}",
         )
     version = facts["library_version"]
@@ -201,13 +201,13 @@ def _fit(described: dict[str, Any], facts: dict[str, Any], memory: int, cores: i
         if version is not None and soc.version_tuple(version) < soc.version_tuple(wanted):
             yield Finding(
                 "error",
-                f"the artefact was compiled by toolkit {wanted} and librknnrt is {version}",
+                f"the artifact was compiled by toolkit {wanted} and librknnrt is {version}",
                 f"install librknnrt.so {wanted} or newer in /usr/lib",
             )
     if facts["free_memory_mb"] is not None and memory > facts["free_memory_mb"]:
         yield Finding(
             "error",
-            f"the artefact takes about {memory} MiB on {cores} cores, and "
+            f"the artifact takes about {memory} MiB on {cores} cores, and "
             f"{facts['free_memory_mb']} MiB are free",
             "use fewer cores or end other programs",
         )

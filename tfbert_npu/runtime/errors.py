@@ -1,4 +1,4 @@
-"""What goes wrong while a model runs, as against an artefact or an input that is wrong."""
+"""What goes wrong while a model runs, as against an artifact or an input that is wrong."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An artefact directory, opened, and its files, checked before native code sees them."""
+"""An artifact directory, opened, and its files, checked before native code sees them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _TWINS = frozenset({"rk3566", "rk3568"})
 
 @dataclass(frozen=True)
 class Artifact:
-    """An artefact directory: what it says of itself."""
+    """An artifact directory: what it says of itself."""
 
     directory: Path
     manifest: Manifest
@@ -36,7 +36,7 @@ class Artifact:
                 one must be named.
 
         Raises:
-            FileNotFoundError: No artefact directory, or no such file in it.
+            FileNotFoundError: No artifact directory, or no such file in it.
             ArtifactError: The manifest is damaged, a file is missing or not the one that was exported, or
                 there is none of that name.
         """
@@ -57,7 +57,7 @@ class VerifiedFile:
     been replaced meanwhile.
 
     Args:
-        directory: The artefact directory.
+        directory: The artifact directory.
         model: The file's entry in the manifest.
 
     Raises:
@@ -99,7 +99,7 @@ class VerifiedFile:
         """
         if self._identity() != self._state:
             raise ArtifactError(
-                f"{self.name} was changed while it was in use; copy or export it again and load it anew"
+                f"{self.name} was changed while it was in use; copy or export it again and load it again"
             )
         return self._path
 

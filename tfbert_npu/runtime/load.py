@@ -1,4 +1,4 @@
-"""`load_npu`: an artefact directory as a function from numpy to numpy."""
+"""`load_npu`: an artifact directory as a function from numpy to numpy."""
 
 from __future__ import annotations
 
@@ -76,10 +76,10 @@ def load_npu(
     toolchain: str | os.PathLike[str] | None = None,
     file: str | None = None,
 ) -> NpuModel:
-    """Load an artefact directory.
+    """Load an artifact directory.
 
     A directory of rk-transformers (`config.json` and `.rknn` files, no manifest) is taken as well; nothing
-    but the file itself vouches for its content then. Its inputs and outputs bear TF-Hub's names here.
+    but the file itself vouches for its content then. Its inputs and outputs have TF-Hub's names here.
 
     Args:
         artifact_dir: What `export_rknn` wrote.
@@ -104,7 +104,7 @@ def load_npu(
             default all that the manifest names. Without a manifest, one of several must be named.
 
     Raises:
-        FileNotFoundError: No artefact directory.
+        FileNotFoundError: No artifact directory.
         ArtifactError: A file is damaged, missing, or made for another SoC.
         BackendError: The backend cannot be started here.
         ValueError: An option is unknown or impossible.
@@ -129,7 +129,7 @@ def load_npu(
 def open_model(
     artifact: Artifact, options: Options, fallback: tuple[str, Fallback] | None = None
 ) -> NpuModel:
-    """Load an artefact; `fallback` is the name of something else that can compute a request, and that."""
+    """Load an artifact; `fallback` is the name of something else that can compute a request, and that."""
     name = chosen_backend(artifact, options.backend)
     if options.on_error == "onnx" and name != "onnx" and fallback is None:
         fallback = ("onnx", _OnnxStandIn(artifact, options))
@@ -243,7 +243,7 @@ def _warm(warm_up: bool, make: Callable[..., Backend], *arguments: object) -> Ba
 
 
 class _OnnxStandIn:
-    """The same artefact on the CPU, loaded when it is first needed."""
+    """The same artifact on the CPU, loaded when it is first needed."""
 
     def __init__(self, artifact: Artifact, options: Options) -> None:
         self._artifact = artifact

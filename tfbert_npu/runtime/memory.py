@@ -1,4 +1,4 @@
-"""How much memory an artefact takes on the board, told before it is loaded."""
+"""How much memory an artifact takes on the board, told before it is loaded."""
 
 from __future__ import annotations
 

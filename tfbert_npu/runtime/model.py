@@ -58,12 +58,12 @@ class _Counted:
 
 
 class NpuModel:
-    """A loaded artefact; made by `load_npu`.
+    """A loaded artifact; made by `load_npu`.
 
     Call it with a dict of integer arrays [B, S]: `input_word_ids`, `input_mask` and, unless the model is a
     DistilBERT, `input_type_ids`; a masked language model may take `masked_lm_positions` [B, P] as well. It
     gives a dict of float32 arrays. An encoder gives `pooled_output` [B, H] and `default`, the same once more,
-    `sequence_output` [B, S, H], and `encoder_outputs`, a list of [B, S, H], if the artefact was exported with
+    `sequence_output` [B, S, H], and `encoder_outputs`, a list of [B, S, H], if the artifact was exported with
     all of them; another head gives its logits. Values at padded positions mean nothing and may be 0.
 
     Rows are computed at their own lengths, whatever the width of the batch. Calls from any number of threads
@@ -223,7 +223,7 @@ class NpuModel:
         """The pool, made again after its first making failed and a pause has passed."""
         with self._revive:
             if not self._finalizer.alive:
-                raise BackendError("the model is closed; load the artefact again")
+                raise BackendError("the model is closed; load the artifact again")
             if self._held.pool is None:
                 self._held.pool = self._make_pool()
             return self._held.pool
@@ -240,7 +240,7 @@ class NpuModel:
             size = (shape[0], self._positions)
             if given is None or given.shape[1] > self._positions:
                 raise ValueError(
-                    f"the artefact computes {self._positions} masked_lm_positions for each text, give [B, P] "
+                    f"the artifact computes {self._positions} masked_lm_positions for each text, give [B, P] "
                     "with P up to that"
                 )
             padded[MLM_POSITIONS] = fit(given, rows, size)

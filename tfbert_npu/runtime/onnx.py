@@ -15,7 +15,7 @@ from tfbert_npu.runtime.files import VerifiedFile
 
 
 class OnnxBackend:
-    """The artefact's ONNX file in float32, at any batch and length.
+    """The artifact's ONNX file in float32, at any batch and length.
 
     Args:
         file: The ONNX file, checked.
@@ -59,7 +59,7 @@ class OnnxBackend:
         feed = {spec.name: array for spec, array in zip(self.inputs, arrays, strict=True)}
         with self._lock:
             if self._closed:
-                raise BackendError("the ONNX session is closed; load the artefact again")
+                raise BackendError("the ONNX session is closed; load the artifact again")
             try:
                 values = self._session.run(self._names, feed)
             except self._errors as error:

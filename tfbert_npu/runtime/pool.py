@@ -199,10 +199,10 @@ class Pool:
                 "the model was loaded before this process was forked; load it in the process that uses it"
             )
         if self._closed:
-            raise BackendError("the model is closed; load the artefact again")
+            raise BackendError("the model is closed; load the artifact again")
         if not self._working:
             raise BackendError(
-                "no context is left after failures; load the artefact again"
+                "no context is left after failures; load the artifact again"
             ) from self._last_failure
         calls = [Call(batch) for batch in batches]
         for call in calls:
@@ -334,8 +334,8 @@ class Pool:
 
     def _gone(self) -> BackendError:
         if self._closed:
-            return BackendError("the model was closed before this call began; load the artefact again")
-        error = BackendError(f"no context is left: {self._last_failure}; load the artefact again")
+            return BackendError("the model was closed before this call began; load the artifact again")
+        error = BackendError(f"no context is left: {self._last_failure}; load the artifact again")
         error.__cause__ = self._last_failure
         return error
 

@@ -15,7 +15,7 @@ from tfbert_npu.runtime.backend import Backend, BackendName
 from tfbert_npu.runtime.files import Artifact, VerifiedFile
 
 Provider = Callable[[Artifact, VerifiedFile, str | os.PathLike[str] | None], Backend]
-"""Makes a backend of an artefact, its ONNX file, and the toolchain that the caller named."""
+"""Makes a backend of an artifact, its ONNX file, and the toolchain that the caller named."""
 
 _HOMES: dict[BackendName, str] = {"simulator": "tfbert_npu.rknn.simulator"}
 _providers: dict[BackendName, Provider] = {}

@@ -29,7 +29,7 @@ class RknnBackend:
     """A model on one core of the board's NPU.
 
     Args:
-        files: The artefact's .rknn files, checked.
+        files: The artifact's .rknn files, checked.
         platform: This board's SoC.
         core: Number of the core, from 0; None leaves the choice to the driver, the only one on an SoC with a
             single core.

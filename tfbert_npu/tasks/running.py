@@ -66,7 +66,7 @@ def run(
         For each row, in order, its outputs by name, without the batch axis; a single unnamed output is
         called `logits`. Positions beyond the row's length are padding's.
     """
-    # Rows of like length go together; the order is mended below.
+    # Rows of like length go together; the order is restored below.
     order = sorted(range(len(rows)), key=lambda index: len(rows[index]))
     results: list[dict[str, np.ndarray]] = [{} for _ in rows]
     for first in range(0, len(order), batch_size):

@@ -57,7 +57,7 @@ class Batches:
         features: Gives a new iterator over all features at every call.
         options: See `BatchOptions`.
         pad_id: Id of `[PAD]`.
-        cache: Keep the features in memory; without it they are made anew in every epoch, for data larger
+        cache: Keep the features in memory; without it they are made again in every epoch, for data larger
             than memory.
         class_weights: Weight of each class's rows, or tokens, in the loss; [number of classes].
 
@@ -82,13 +82,13 @@ class Batches:
             kept = list(features())
             self._features = lambda: kept
         self.rows = 0
-        labelled = False
+        labeled = False
         for feature in self.features_of(0):
             self.rows += 1
-            labelled = labelled or _is_labelled(feature.label)
+            labeled = labeled or _is_labelled(feature.label)
         if not self.rows:
             raise ValueError("the data set is empty: it holds not a single example to train on")
-        if not labelled:
+        if not labeled:
             raise ValueError(f"every label of the data set is {IGNORED} (none), so there is nothing to learn")
         if options.drop_remainder and self.rows < options.batch_size:
             raise ValueError(

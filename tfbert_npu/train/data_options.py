@@ -33,7 +33,7 @@ class DataOptions:
         class_weights: `"balanced"` gives every class the same part in the loss.
         stride: Overlap of a question's windows in tokens.
         no_answer: Questions may have no answer (SQuAD 2.0).
-        cache: Keep word ids in memory instead of making them anew in every epoch.
+        cache: Keep word ids in memory instead of making them again in every epoch.
         seed: Of what is held out.
     """
 

@@ -90,7 +90,7 @@ def choice_feature(tokenizer: BertTokenizer, example: ChoiceExample, seq_length:
 def tagged_features(
     tokenizer: BertTokenizer, example: TaggedExample, label2id: Mapping[str, int], seq_length: int
 ) -> Iterator[Feature]:
-    """A sentence, in as many rows as it needs; the first piece of each word bears the word's label.
+    """A sentence, in as many rows as it needs; the first piece of each word has the word's label.
 
     Raises:
         ValueError: A tag is none of `label2id`, or there is not one for each word.
@@ -115,7 +115,7 @@ def tagged_features(
 def question_features(
     tokenizer: BertTokenizer, example: QuestionExample, seq_length: int, stride: int
 ) -> Iterator[Feature]:
-    """The windows of a question; a window without the whole answer is labelled with `[CLS]`, place 0."""
+    """The windows of a question; a window without the whole answer is labeled with `[CLS]`, place 0."""
     for window in question_windows(
         tokenizer, example.question, example.context, seq_length=seq_length, stride=stride
     ):

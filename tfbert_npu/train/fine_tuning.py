@@ -134,7 +134,7 @@ def fine_tune(
 
 
 def _split(task: Task[Any], data: DataOptions) -> tuple[Any, list[Any]]:
-    """A function that gives the training examples anew, and the list of those held out."""
+    """A function that gives the training examples again, and the list of those held out."""
     if data.dev is not None or data.dev_fraction == 0:
         dev = [] if data.dev is None else list(task.read(data.dev))
         if data.dev is not None and not dev:
@@ -153,7 +153,7 @@ def hold_out(
     distinct = list(dict.fromkeys(names))
     if len(distinct) < 2:
         raise ValueError(
-            f"{len(distinct)} example or article cannot be parted into training and held-out data; "
+            f"{len(distinct)} example or article cannot be split into training and held-out data; "
             "give held-out data of its own, or hold out none"
         )
     order = np.random.default_rng(seed).permutation(len(distinct))

@@ -145,7 +145,7 @@ def check_labels(batches: Batches, classes: int | None) -> None:
             if label != IGNORED and not (isinstance(label, int) and 0 <= label < classes):
                 raise ValueError(
                     f"row {row} of the data has the label {label!r}, but the model's labels are 0 to "
-                    f"{classes - 1}; mend the data, or make the model with more labels"
+                    f"{classes - 1}; fix the data, or make the model with more labels"
                 )
 
 

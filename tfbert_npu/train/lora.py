@@ -15,7 +15,7 @@ def add_lora(model: Any, rank: int, alpha: float | None = None) -> None:
     the model computes the same as before (Hu et al. 2021). The head stays trainable.
 
     Args:
-        model: A `BertHead`; not compiled, or to be compiled anew.
+        model: A `BertHead`; not compiled, or to be compiled again.
         rank: Rank of the updates.
         alpha: Their scale; by default twice the rank.
 

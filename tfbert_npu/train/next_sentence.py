@@ -67,7 +67,7 @@ def segment_pairs(
         # The last document of a stream may be alone.
         buffer, begin = (buffer, 0) if len(buffer) > 1 else (before + buffer, len(before))
         if len(buffer) < 2:
-            raise ValueError("next sentence prediction needs two documents or more, parted by empty lines")
+            raise ValueError("next sentence prediction needs two documents or more, separated by empty lines")
         for index in range(begin, len(buffer)):
             yield from _pairs_of(buffer, index, room, random, short_seq_prob, random_rate)
         before = buffer

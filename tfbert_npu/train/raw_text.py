@@ -27,7 +27,7 @@ class TextOptions:
         short_seq_prob: With it, share of pairs that aim at a shorter row than `seq_length`.
         mask_rate: Part of the pieces to mask.
         whole_words: Mask all pieces of a word or none.
-        cache: Keep word ids in memory instead of making them anew in every epoch.
+        cache: Keep word ids in memory instead of making them again in every epoch.
         seed: Of masks and pairs.
     """
 
@@ -85,7 +85,7 @@ def text_rows(
 
 
 class NextSentenceBatches(Batches):
-    """Batches of segment pairs, drawn anew for every epoch; see `next_sentence.segment_pairs`.
+    """Batches of segment pairs, drawn again for every epoch; see `next_sentence.segment_pairs`.
 
     How many pairs the text gives depends on the draws. Every epoch has as many as the first: one that has
     fewer goes on with another draw.
@@ -95,7 +95,7 @@ class NextSentenceBatches(Batches):
         documents: Gives a new iterator over all documents, lists of sentences, at every call.
         options: See `BatchOptions`.
         short_seq_prob: Share of pairs that aim at a shorter row than `seq_length`.
-        cache: Keep word ids in memory; without it the text is read anew in every epoch.
+        cache: Keep word ids in memory; without it the text is read again in every epoch.
 
     Raises:
         ValueError: There are fewer than two documents.

@@ -1,6 +1,6 @@
 """A training's whole state in one file, written whole or not at all, from which it goes on exactly.
 
-Keras' BackupAndRestore begins an interrupted epoch anew and keeps neither the dropout's seeds nor what other
+Keras' BackupAndRestore begins an interrupted epoch again and keeps neither the dropout's seeds nor what other
 callbacks have seen; a training that it resumes ends elsewhere than one that was never interrupted.
 """
 
@@ -56,7 +56,7 @@ def load_state(path: Path, model: Any) -> dict[str, Any]:
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             progress = json.loads(file.metadata()["progress"])
     except (SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
-        raise CheckpointError(f"{path} is damaged ({error}); remove it to begin anew") from error
+        raise CheckpointError(f"{path} is damaged ({error}); remove it to begin again") from error
     _check(path, arrays, variables)
     for name, variable in variables.items():
         variable.assign(arrays[name])
@@ -77,5 +77,5 @@ def _check(path: Path, arrays: Mapping[str, np.ndarray], variables: Mapping[str,
     if not all(same) or len(arrays) != len(variables):
         raise CheckpointError(
             f"{path} belongs to another model or optimizer; go on with the same settings, or remove it to "
-            "begin anew"
+            "begin again"
         )

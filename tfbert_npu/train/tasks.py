@@ -67,11 +67,11 @@ class Task(Generic[E]):
         raise NotImplementedError
 
     def names_of(self, example: E) -> Iterable[str]:
-        """The label names that an example bears."""
+        """The label names that an example has."""
         return ()
 
     def group_of(self, example: E) -> str | None:
-        """What the example must not be parted from when data is held out; None: nothing."""
+        """What the example must not be separated from when data is held out; None: nothing."""
         return None
 
     def features(self, example: E) -> Iterable[Feature]:

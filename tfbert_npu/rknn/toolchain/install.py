@@ -41,14 +41,14 @@ def install_toolchain(
 ) -> Toolchain:
     """Install rknn-toolkit2 and what it needs into a virtual environment of its own.
 
-    An environment that is complete is left as it is; an unfinished one is made anew. The download is about
+    An environment that is complete is left as it is; an unfinished one is made again. The download is about
     125 MB, the environment 500 MB; CUDA is never among it. Torch and OpenCV are replaced by stand-ins,
     because no graph that this package writes needs them; one that does says so.
 
     Args:
         version: Version of rknn-toolkit2, `"2.5.0"` or `"2.3.2"`. The board's runtime must not be older.
         directory: Where to; by default `toolchain_directory(version)`.
-        with_torch: Install the CPU wheel of torch as well, which "gdq" quantisation and a few rewriting rules
+        with_torch: Install the CPU wheel of torch as well, which "gdq" quantization and a few rewriting rules
             for foreign graphs call.
         base_python: Interpreter to build the environment on, Python 3.10 to 3.12; by default this one.
         on_progress: Called with a line of text as each step begins.

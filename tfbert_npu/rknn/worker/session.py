@@ -28,12 +28,12 @@ _POLL_SECONDS = 0.2
 
 @dataclass(frozen=True)
 class HybridFiles:
-    """What the first step of hybrid quantisation leaves for the second."""
+    """What the first step of hybrid quantization leaves for the second."""
 
     model: Path
     data: Path
     config: Path
-    """YAML: which operators stay in float16, and the quantisation parameters of each tensor."""
+    """YAML: which operators stay in float16, and the quantization parameters of each tensor."""
 
 
 class VendorSession:
@@ -111,7 +111,7 @@ class VendorSession:
             onnx: The file.
             config: Arguments of `RKNN.config`.
             load: Further arguments of `RKNN.load_onnx`, such as `inputs` and `input_size_list`.
-            build: Arguments of `RKNN.build`; by default no quantisation.
+            build: Arguments of `RKNN.build`; by default no quantization.
 
         Returns:
             What the vendor printed meanwhile.
@@ -135,7 +135,7 @@ class VendorSession:
         load: Mapping[str, Any] | None = None,
         **arguments: Any,
     ) -> HybridFiles:
-        """First step of hybrid quantisation.
+        """First step of hybrid quantization.
 
         Args:
             onnx: The file.
@@ -158,7 +158,7 @@ class VendorSession:
         return HybridFiles(model=found[".model"], data=found[".data"], config=found[".cfg"])
 
     def hybrid_step2(self, files: HybridFiles) -> str:
-        """Second step of hybrid quantisation; the built model can be exported and simulated.
+        """Second step of hybrid quantization; the built model can be exported and simulated.
 
         Returns:
             What the vendor printed meanwhile.
@@ -203,7 +203,7 @@ class VendorSession:
         with np.load(target, allow_pickle=False) as file:
             return [file[str(index)] for index in range(len(file.files))]
 
-    def analyse(self, inputs: Sequence[np.ndarray], directory: str | os.PathLike[str]) -> Path:
+    def analyze(self, inputs: Sequence[np.ndarray], directory: str | os.PathLike[str]) -> Path:
         """Compare every operator with the float32 graph (the vendor's accuracy_analysis).
 
         Returns:
@@ -211,7 +211,7 @@ class VendorSession:
         """
         source = self._scratch / "inputs.npz"
         _save(source, inputs)
-        self._request("analyse", inputs=os.fspath(source), directory=os.path.abspath(directory))
+        self._request("analyze", inputs=os.fspath(source), directory=os.path.abspath(directory))
         return Path(directory) / "error_analysis.txt"
 
     def close(self) -> None:

@@ -11,6 +11,8 @@ a return code other than 0, None instead of a result, and SystemExit. A crash by
 to see.
 """
 
+from __future__ import annotations
+
 import ctypes
 import json
 import os
@@ -27,7 +29,7 @@ _PR_SET_PDEATHSIG = 1
 class VendorError(Exception):
     """The vendor said no without an exception."""
 
-    def __init__(self, kind, message):
+    def __init__(self, kind: str, message: str) -> None:
         super().__init__(message)
         self.kind = kind
 
@@ -35,26 +37,30 @@ class VendorError(Exception):
 class Worker:
     """Answers requests; holds the one model that was built."""
 
-    def __init__(self, rknn_class):
+    def __init__(self, rknn_class: Any) -> None:
         self._class = rknn_class
         self._rknn: Any = None
         self._simulating = False
 
-    def build(self, onnx, config, load, build):
+    def build(
+        self, onnx: str, config: dict[str, Any], load: dict[str, Any], build: dict[str, Any]
+    ) -> dict[str, Any]:
         """Load an ONNX file and compile it."""
         self._load(onnx, config, load)
         self._check("build", self._rknn.build(**build))
         return {}
 
-    def hybrid_step1(self, onnx, config, load, arguments):
-        """First step of hybrid quantisation: leaves a configuration for the caller to edit."""
+    def hybrid_step1(
+        self, onnx: str, config: dict[str, Any], load: dict[str, Any], arguments: dict[str, Any]
+    ) -> dict[str, Any]:
+        """First step of hybrid quantization: leaves a configuration for the caller to edit."""
         self._load(onnx, config, load)
         before = set(os.listdir("."))
         self._check("hybrid_quantization_step1", self._rknn.hybrid_quantization_step1(**arguments))
         return {"files": sorted(set(os.listdir(".")) - before)}
 
-    def hybrid_step2(self, model, data, config):
-        """Second step of hybrid quantisation, in a fresh RKNN object as the vendor demands."""
+    def hybrid_step2(self, model: str, data: str, config: str) -> dict[str, Any]:
+        """Second step of hybrid quantization, in a fresh RKNN object as the vendor demands."""
         self._release()
         self._rknn = self._class(verbose=True)
         self._check(
@@ -65,14 +71,14 @@ class Worker:
         )
         return {}
 
-    def export(self, path):
+    def export(self, path: str) -> dict[str, Any]:
         """Write the .rknn file."""
         self._check("export_rknn", self._rknn.export_rknn(path))
         if not os.path.isfile(path):
             raise VendorError("return code", "export_rknn wrote no file")
         return {"size": os.path.getsize(path)}
 
-    def infer(self, inputs, outputs):
+    def infer(self, inputs: str, outputs: str) -> dict[str, Any]:
         """Run the simulator once: arrays in the model's input order -> arrays in its output order."""
         if not self._simulating:
             self._check("init_runtime", self._rknn.init_runtime())
@@ -86,7 +92,7 @@ class Worker:
         np.savez(outputs, **named)  # type: ignore[arg-type]
         return {"shapes": [list(np.shape(value)) for value in values]}
 
-    def analyse(self, inputs, directory):
+    def analyze(self, inputs: str, directory: str) -> dict[str, Any]:
         """Per-operator cosine of the compiled model against the float32 graph, as text files."""
         with np.load(inputs, allow_pickle=False) as file:
             paths = []
@@ -97,20 +103,20 @@ class Worker:
         self._check("accuracy_analysis", self._rknn.accuracy_analysis(inputs=paths, output_dir=directory))
         return {}
 
-    def _load(self, onnx, config, load):
+    def _load(self, onnx: str, config: dict[str, Any], load: dict[str, Any]) -> None:
         self._release()
         self._rknn = self._class(verbose=True)
         self._check("config", self._rknn.config(**config), allow_none=True)
         self._check("load_onnx", self._rknn.load_onnx(onnx, **load))
 
-    def _release(self):
+    def _release(self) -> None:
         if self._rknn is not None:
             self._rknn.release()
             self._rknn = None
         self._simulating = False
 
     @staticmethod
-    def _check(step, code, allow_none=False):
+    def _check(step: str, code: int | None, allow_none: bool = False) -> None:
         if code is None and allow_none:
             return
         if code is None:
@@ -119,7 +125,7 @@ class Worker:
             raise VendorError("return code", f"{step} returned {code}")
 
 
-def peak_rss():
+def peak_rss() -> int:
     """Largest resident memory so far, in bytes. getrusage would count the parent's before exec as well."""
     with open("/proc/self/status") as status:
         for line in status:
@@ -128,7 +134,7 @@ def peak_rss():
     return 0
 
 
-def main():
+def main() -> None:
     """Answer requests until there are no more."""
     reply_fd, standins = int(sys.argv[1]), sys.argv[2]
     # An orphan would go on compiling for minutes and hold gigabytes.
@@ -138,7 +144,7 @@ def main():
     sys.path.append(standins)
     with os.fdopen(reply_fd, "w", encoding="utf-8") as replies:
 
-        def reply(message):
+        def reply(message: dict[str, Any]) -> None:
             replies.write(json.dumps(message) + "\n")
             replies.flush()
 

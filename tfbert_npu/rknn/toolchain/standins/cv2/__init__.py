@@ -1,7 +1,7 @@
 """Stand-in for OpenCV: rknn-toolkit2 imports it for image inputs, which a text model has not."""
 
 
-def __getattr__(name):
+def __getattr__(name: str) -> object:
     if name.startswith("__"):
         raise AttributeError(name)
     raise ImportError(

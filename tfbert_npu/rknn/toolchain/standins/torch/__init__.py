@@ -6,7 +6,7 @@ __version__ = "0.0.0+standin"
 class no_grad:  # noqa: N801 - torch's own name
     """Decorates a function with itself."""
 
-    def __call__(self, function):
+    def __call__(self, function: object) -> object:
         """Return the function as it is."""
         return function
 
@@ -15,7 +15,7 @@ class Tensor:
     """Stands in annotations of rknn-toolkit2 2.3.2."""
 
 
-def __getattr__(name):
+def __getattr__(name: str) -> object:
     if name.startswith("__"):
         raise AttributeError(name)
     raise ImportError(

