@@ -3,7 +3,7 @@
 A *state* is a dict of numpy arrays under Hugging Face's names of the newest form, without the `bert.` or
 `distilbert.` prefix of the encoder, and in PyTorch's orientation (a linear weight is [out, in]). A
 safetensors file of BertModel is a state as it stands; every other format is renamed and turned into one at
-the door, so that readers, writers and exporters need to know only this form. DistilBERT's tensors bear
+the door, so that readers, writers and exporters need to know only this form. DistilBERT's tensors have
 BERT's names in a state.
 
 The columns of the table:

@@ -34,13 +34,13 @@ class Transformed:
 
 
 @dataclass(frozen=True)
-class Quantised(Transformed):
+class Quantized(Transformed):
     """A model made ready for int8: its weights are rounded as the recipe says."""
 
     recipe: Recipe
 
 
-def quantise(source: ExportSource, recipe: Recipe, calibration: Batches) -> Quantised:
+def quantize(source: ExportSource, recipe: Recipe, calibration: Batches) -> Quantized:
     """Apply a recipe's transforms, find the ranges of activations, and round the weights.
 
     Args:
@@ -50,11 +50,11 @@ def quantise(source: ExportSource, recipe: Recipe, calibration: Batches) -> Quan
     """
     transformed, seen = transform(source, recipe, calibration)
     state = rounded_state(transformed, recipe, seen)
-    return Quantised(replace(transformed.source, state=state), transformed.ranges, recipe)
+    return Quantized(replace(transformed.source, state=state), transformed.ranges, recipe)
 
 
 def transform(source: ExportSource, recipe: Recipe, calibration: Batches) -> tuple[Transformed, Activations]:
-    """Apply a recipe's transforms; see `quantise`.
+    """Apply a recipe's transforms; see `quantize`.
 
     Returns:
         The model, and what it was seen to compute on the calibration texts.
@@ -84,7 +84,7 @@ def round_products(source: ExportSource, grid: Grid, calibration: Batches) -> Ex
     Args:
         source: The model.
         grid: The compiler's.
-        calibration: As for `quantise`.
+        calibration: As for `quantize`.
     """
     config, seen = source.config, _seen(source, calibration)
     state = round_weights(source.state, config, seen, None, grid=grid)
@@ -103,19 +103,19 @@ def compile_int8(
     shapes: Sequence[Shape],
     custom_string: str,
     calibration: Batches,
-    quantised: Quantised,
+    quantized: Quantized,
 ) -> tuple[dict[Shape, Cost], Document]:
-    """As `compiler.compile_file`, by hybrid quantisation.
+    """As `compiler.compile_file`, by hybrid quantization.
 
     Args:
         session: The vendor's process; it then simulates and exports.
-        onnx_path: The graph of `quantised.source`.
+        onnx_path: The graph of `quantized.source`.
         signature: Its inputs and outputs.
         options: How.
         shapes: One (batch, length).
         custom_string: Put into the file.
         calibration: Batches of that shape under the graph's input names.
-        quantised: Recipe and ranges.
+        quantized: Recipe and ranges.
 
     Returns:
         The compiler's cost of the shape, and the `HybridModel.document` that was built.
@@ -127,12 +127,12 @@ def compile_int8(
         raise ValueError('int8 files hold one shape each; give layout="static" for several')
     vendor, load = vendor_arguments(signature, options, shapes, custom_string)
     vendor["quantized_dtype"] = options.precision
-    model = HybridModel(session, onnx_path, signature, quantised.source.config, vendor, load, calibration)
-    costs = model.build(quantised.recipe, quantised.ranges)
+    model = HybridModel(session, onnx_path, signature, quantized.source.config, vendor, load, calibration)
+    costs = model.build(quantized.recipe, quantized.ranges)
     return {shape: cost_at(costs, shape) for shape in shapes}, model.document
 
 
 def _seen(source: ExportSource, calibration: Batches) -> Activations:
-    """Activations of the encoder alone; what stands on it is not quantised."""
+    """Activations of the encoder alone; what stands on it is not quantized."""
     graph = write_graph(source.config, source.state, ENCODER, GraphOptions(outputs=("sequence_output",)))
     return record(graph, source.config, calibration)

@@ -133,7 +133,7 @@ def read_texts(
     kind: str = "class",
     delimiter: str | None = None,
 ) -> Iterator[TextExample]:
-    """Labelled texts, or pairs, from a file of rows.
+    """Labeled texts, or pairs, from a file of rows.
 
     Args:
         path: See `read_rows`.
