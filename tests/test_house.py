@@ -62,10 +62,22 @@ def test_one_version() -> None:
     assert re.fullmatch(r"\d+\.\d+\.\d+", tfbert_npu.__version__)
 
 
-def test_ci_runs_the_command_of_the_readme() -> None:
+def test_ci_runs_the_commands_of_the_readme() -> None:
     commands = re.findall(r"```bash\n(.*?)\n```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
-    *_, last = (ROOT / ".ci" / "run").read_text(encoding="utf-8").strip().splitlines()
-    assert last in commands
+    *_, newest, oldest = (ROOT / ".ci" / "run").read_text(encoding="utf-8").strip().splitlines()
+    assert newest in commands
+    assert oldest in commands
+
+
+def test_the_oldest_versions_are_the_floors_of_the_ranges() -> None:
+    pins = (ROOT / ".ci" / "oldest.txt").read_text(encoding="utf-8").splitlines()
+    pinned = dict(line.split("==") for line in pins if not line.startswith("#"))
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    for requirement in [*project["dependencies"], *extras["tf"], *extras["export"]]:
+        name, floor = re.match(r"([\w-]+)>=([\d.]+)", requirement).groups()
+        if name != "rknn-toolkit-lite2":  # for boards only
+            assert f"{pinned[name]}.".startswith(f"{floor}."), requirement
 
 
 def test_the_readme_links_to_files_that_are_there() -> None:
