@@ -47,6 +47,13 @@ class BertPreprocessor(VocabularyLayer):
         tokenize_with_offsets: The same with byte offsets; see `parts.BertTokenizeWithOffsets`.
         bert_pack_inputs: One or two segments of word pieces to the inputs; see `parts.BertPackInputs`.
         detokenize: Word pieces to words; see `parts.BertDetokenize`.
+
+    Example:
+        >>> from tfbert_npu import BertPreprocessor, Vocabulary
+        >>> vocabulary = Vocabulary(("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "cat", "##s"))
+        >>> preprocessor = BertPreprocessor(vocabulary, seq_length=6)
+        >>> preprocessor(["A cat", "cats"])["input_word_ids"].numpy().tolist()
+        [[2, 5, 6, 3, 0, 0], [2, 6, 7, 3, 0, 0]]
     """
 
     def __init__(

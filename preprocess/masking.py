@@ -33,6 +33,15 @@ class TokenMasker:
     Raises:
         ValueError: A rate is outside 0 to 1, or `max_predictions` is not positive.
         VocabularyError: The vocabulary has no `[MASK]`.
+
+    Example:
+        >>> from tfbert_npu import BertTokenizer, TokenMasker, Vocabulary
+        >>> vocabulary = Vocabulary(("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "cat", "##s"))
+        >>> inputs = BertTokenizer(vocabulary)(["a cat"], seq_length=4)
+        >>> masker = TokenMasker(vocabulary, max_predictions=1, mask_token_rate=1.0, random_token_rate=0.0)
+        >>> masked = masker(inputs, seed=(1, 2))
+        >>> int((masked["input_word_ids"].numpy() == vocabulary.mask_id).sum())
+        1
     """
 
     def __init__(

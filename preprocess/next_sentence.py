@@ -35,6 +35,14 @@ def next_sentence_pairs(documents: tf.RaggedTensor, seed: Any, random_rate: floa
         ValueError: `documents` is not a ragged string tensor of rank 2, or `random_rate` not a share.
         tf.errors.InvalidArgumentError: Only one document of the batch has sentences, so that there is no
             other to draw from.
+
+    Example:
+        >>> import tensorflow as tf
+        >>> from tfbert_npu import next_sentence_pairs
+        >>> documents = tf.ragged.constant([["A cat.", "It sat."], ["A dog.", "It ran."]])
+        >>> pairs = next_sentence_pairs(documents, seed=(1, 2), random_rate=0.0)
+        >>> pairs.first.numpy().tolist(), pairs.second.numpy().tolist()
+        ([b'A cat.', b'A dog.'], [b'It sat.', b'It ran.'])
     """
     if (
         not isinstance(documents, tf.RaggedTensor)

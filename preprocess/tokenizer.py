@@ -37,6 +37,13 @@ class BertTokenizer:
 
     Raises:
         VocabularyError: `options.allow_special_tokens` names a token that the vocabulary lacks.
+
+    Example:
+        >>> from tfbert_npu import BertTokenizer, Vocabulary
+        >>> vocabulary = Vocabulary(("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "cat", "##s"))
+        >>> tokenizer = BertTokenizer(vocabulary)
+        >>> tokenizer(["A cat", "cats"], seq_length=6)["input_word_ids"].tolist()
+        [[2, 5, 6, 3, 0, 0], [2, 6, 7, 3, 0, 0]]
     """
 
     def __init__(self, vocabulary: Vocabulary, options: TextOptions | None = None):

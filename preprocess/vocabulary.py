@@ -30,6 +30,12 @@ class Vocabulary:
 
     Raises:
         VocabularyError: A piece occurs twice, or a special token is missing.
+
+    Example:
+        >>> from tfbert_npu import Vocabulary
+        >>> vocabulary = Vocabulary(("[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "cat", "##s"))
+        >>> vocabulary.cls_id, vocabulary.tokens[6]
+        (2, '##s')
     """
 
     tokens: tuple[str, ...]

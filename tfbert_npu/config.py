@@ -79,6 +79,12 @@ class BertConfig:
     Raises:
         ValueError: A size is not positive, is beyond reason, or contradicts another one; the activation or
             the model type is unknown.
+
+    Example:
+        >>> from tfbert_npu import BertConfig
+        >>> config = BertConfig(hidden_size=384, num_hidden_layers=6, intermediate_size=1536)
+        >>> config.hidden_size // config.num_attention_heads
+        32
     """
 
     model_type: ModelType = "bert"

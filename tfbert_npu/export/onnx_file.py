@@ -57,6 +57,15 @@ def export_onnx(
     Raises:
         ValueError: An option is unknown or impossible.
         GateError: The file's outputs are not the model's.
+
+    Example:
+        >>> import tempfile
+        >>> from tfbert_npu import BertConfig, BertEncoder, export_onnx
+        >>> sizes = dict(hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8)
+        >>> encoder = BertEncoder(BertConfig(vocab_size=30, **sizes))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     export_onnx(encoder, f"{folder}/tiny.onnx").name
+        'tiny.onnx'
     """
     require("onnx", "export")
     import onnx

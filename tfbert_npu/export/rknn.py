@@ -126,6 +126,13 @@ def export_rknn(
         FileExistsError: `out_dir` is not empty and `overwrite` is not set; it stays as it is.
         ToolchainError: There is no toolchain, or the compiler failed; the message names its log.
         GateError: The compiled model is not the model.
+
+    Example:
+        With rknn-toolkit2 installed (`tfbert-npu toolchain install`):
+
+        >>> from tfbert_npu import export_rknn
+        >>> export_rknn("path/to/model", "out", shapes="buckets").precision  # doctest: +SKIP
+        'fp16'
     """
     require("onnx", "export")
     require("onnxruntime", "onnx")

@@ -46,6 +46,17 @@ def export_saved_model(
     Raises:
         FileExistsError: `path` exists and is not an empty directory.
         ValueError: Not something that can be exported; the message says why.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from tfbert_npu import BertConfig, BertEncoder, export_saved_model
+        >>> sizes = dict(hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8)
+        >>> encoder = BertEncoder(BertConfig(vocab_size=30, **sizes))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = export_saved_model(encoder, f"{folder}/tiny")
+        ...     Path(folder, "tiny", "saved_model.pb").is_file()
+        True
     """
     tf = require("tensorflow", "tf")
     target = Path(path)

@@ -70,6 +70,16 @@ def pull_from_hub(
         OSError: The repository does not exist, is gated, cannot be reached, or is not complete in the cache.
         CheckpointError: No known form, or a damaged, hostile or unsupported file; says which and what to do.
         ValueError: An unknown component.
+
+    Example:
+        >>> import tempfile
+        >>> from tfbert_npu import BertConfig, BertEncoder, pull_from_hub
+        >>> sizes = dict(hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8)
+        >>> encoder = BertEncoder(BertConfig(vocab_size=30, **sizes))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     encoder.save_pretrained(folder)
+        ...     type(pull_from_hub(folder)).__name__
+        'BertEncoder'
     """
     if component not in get_args(Component):
         raise ValueError(f"component must be one of {get_args(Component)}, got {component!r}")

@@ -62,6 +62,14 @@ def push_to_hub(
         CheckpointError: A file is a link out of the directory.
         PermissionError: The token may not write there.
         ConnectionError: The hub cannot be reached.
+
+    Example:
+        With a token that may write:
+
+        >>> from tfbert_npu import BertEncoder, push_to_hub
+        >>> encoder = BertEncoder.from_pretrained("out/mine")  # doctest: +SKIP
+        >>> push_to_hub(encoder, "owner/name", license="apache-2.0")  # doctest: +SKIP
+        'https://huggingface.co/owner/name/commit/...'
     """
     info = CardInfo(base_model, license, tuple(language), tuple(datasets), dict(metrics or {}), description)
     with tempfile.TemporaryDirectory(prefix="tfbert-npu-") as scratch:

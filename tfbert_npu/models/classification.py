@@ -27,6 +27,16 @@ class BertForSequenceClassification(_PooledHead):
     Call with the encoder's inputs [B, S]; gives logits [B, num_labels]. Labels by `problem_type`:
     `"single_label_classification"`, int [B]; `"multi_label_classification"`, 0 or 1 [B, num_labels];
     `"regression"`, float [B] or [B, num_labels].
+
+    Example:
+        >>> import numpy as np
+        >>> from tfbert_npu import BertConfig, BertForSequenceClassification
+        >>> sizes = dict(hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8)
+        >>> model = BertForSequenceClassification(BertConfig(vocab_size=30, **sizes), labels=["bad", "good"])
+        >>> ids = np.array([[2, 7, 8, 3]], "int32")
+        >>> inputs = {"input_word_ids": ids, "input_mask": ids * 0 + 1, "input_type_ids": ids * 0}
+        >>> tuple(model(inputs).shape)
+        (1, 2)
     """
 
     spec = SEQUENCE_CLASSIFICATION
@@ -62,6 +72,16 @@ class BertForMultipleChoice(_PooledHead):
 
     Call with inputs [B, choices, S]; gives logits [B, choices]. Labels are the index of the right one,
     int [B].
+
+    Example:
+        >>> import numpy as np
+        >>> from tfbert_npu import BertConfig, BertForMultipleChoice
+        >>> sizes = dict(hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8)
+        >>> model = BertForMultipleChoice(BertConfig(vocab_size=30, **sizes))
+        >>> ids = np.array([[[2, 7, 8, 3], [2, 7, 9, 3]]], "int32")
+        >>> inputs = {"input_word_ids": ids, "input_mask": ids * 0 + 1, "input_type_ids": ids * 0}
+        >>> tuple(model(inputs).shape)
+        (1, 2)
     """
 
     spec = MULTIPLE_CHOICE
@@ -95,6 +115,16 @@ class BertForNextSentencePrediction(BertHead):
 
     Call with the encoder's inputs [B, S]; gives logits [B, 2]. Labels, int [B]: 0 it follows, 1 it is a
     random text.
+
+    Example:
+        >>> import numpy as np
+        >>> from tfbert_npu import BertConfig, BertForNextSentencePrediction
+        >>> sizes = dict(hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8)
+        >>> model = BertForNextSentencePrediction(BertConfig(vocab_size=30, **sizes))
+        >>> ids = np.array([[2, 7, 8, 3]], "int32")
+        >>> inputs = {"input_word_ids": ids, "input_mask": ids * 0 + 1, "input_type_ids": ids * 0}
+        >>> tuple(model(inputs).shape)
+        (1, 2)
     """
 
     spec = NEXT_SENTENCE

@@ -53,6 +53,17 @@ class BertEncoder(keras.layers.Layer):
 
     Reference: Devlin et al. 2018, "BERT: Pre-training of Deep Bidirectional Transformers for Language
     Understanding"; the contract is tensorflow/models' TF-Hub export of `bert_en_*`.
+
+    Example:
+        >>> import numpy as np
+        >>> from tfbert_npu import BertConfig, BertEncoder
+        >>> sizes = dict(hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8)
+        >>> encoder = BertEncoder(BertConfig(vocab_size=30, **sizes))
+        >>> ids = np.array([[2, 7, 8, 3]], "int32")
+        >>> inputs = {"input_word_ids": ids, "input_mask": ids * 0 + 1, "input_type_ids": ids * 0}
+        >>> outputs = encoder(inputs)
+        >>> tuple(outputs["sequence_output"].shape), tuple(outputs["pooled_output"].shape)
+        ((1, 4, 8), (1, 8))
     """
 
     built: bool

@@ -32,6 +32,16 @@ class BertForMaskedLM(_LanguageHead):
     Call with the encoder's inputs [B, S]; gives logits [B, S, vocab_size]. With `masked_lm_positions`
     [B, P] as a fourth input it gives [B, P, vocab_size], which saves most of the work in training. Labels
     are word ids of the same shape, -100 where there is none.
+
+    Example:
+        >>> import numpy as np
+        >>> from tfbert_npu import BertConfig, BertForMaskedLM
+        >>> sizes = dict(hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8)
+        >>> model = BertForMaskedLM(BertConfig(vocab_size=30, **sizes))
+        >>> ids = np.array([[2, 7, 8, 3]], "int32")
+        >>> inputs = {"input_word_ids": ids, "input_mask": ids * 0 + 1, "input_type_ids": ids * 0}
+        >>> tuple(model(inputs).shape)
+        (1, 4, 30)
     """
 
     spec = MASKED_LM
@@ -51,6 +61,16 @@ class BertForPreTraining(_LanguageHead):
 
     Call as `BertForMaskedLM`; gives `mlm_logits` [B, S or P, vocab_size] and `nsp_logits` [B, 2], where
     class 0 says that the second text follows the first. Labels are a dict with the same two keys.
+
+    Example:
+        >>> import numpy as np
+        >>> from tfbert_npu import BertConfig, BertForPreTraining
+        >>> sizes = dict(hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8)
+        >>> model = BertForPreTraining(BertConfig(vocab_size=30, **sizes))
+        >>> ids = np.array([[2, 7, 8, 3]], "int32")
+        >>> inputs = {"input_word_ids": ids, "input_mask": ids * 0 + 1, "input_type_ids": ids * 0}
+        >>> {name: tuple(logits.shape) for name, logits in model(inputs).items()}
+        {'mlm_logits': (1, 4, 30), 'nsp_logits': (1, 2)}
     """
 
     spec = PRETRAINING
@@ -86,6 +106,16 @@ class BertLMHeadModel(_LanguageHead):
     Call with the encoder's inputs [B, S]; gives logits [B, S, vocab_size] whose row `t` predicts token
     `t + 1`. Labels are the word ids themselves, -100 at padding; the loss shifts them. transformers'
     `BertLMHeadModel` with `is_decoder=True`.
+
+    Example:
+        >>> import numpy as np
+        >>> from tfbert_npu import BertConfig, BertLMHeadModel
+        >>> sizes = dict(hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8)
+        >>> model = BertLMHeadModel(BertConfig(vocab_size=30, **sizes))
+        >>> ids = np.array([[2, 7, 8, 3]], "int32")
+        >>> inputs = {"input_word_ids": ids, "input_mask": ids * 0 + 1, "input_type_ids": ids * 0}
+        >>> tuple(model(inputs).shape)
+        (1, 4, 30)
     """
 
     spec = CAUSAL_LM

@@ -17,6 +17,16 @@ class BertForTokenClassification(BertHead):
 
     Call with the encoder's inputs [B, S]; gives logits [B, S, num_labels]. Labels are int [B, S], -100
     where a token has none (special tokens, later pieces of a word, padding).
+
+    Example:
+        >>> import numpy as np
+        >>> from tfbert_npu import BertConfig, BertForTokenClassification
+        >>> sizes = dict(hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8)
+        >>> model = BertForTokenClassification(BertConfig(vocab_size=30, **sizes), labels=["O", "B-PER"])
+        >>> ids = np.array([[2, 7, 8, 3]], "int32")
+        >>> inputs = {"input_word_ids": ids, "input_mask": ids * 0 + 1, "input_type_ids": ids * 0}
+        >>> tuple(model(inputs).shape)
+        (1, 4, 2)
     """
 
     spec = TOKEN_CLASSIFICATION
@@ -45,6 +55,16 @@ class BertForQuestionAnswering(BertHead):
     Call with the encoder's inputs [B, S] of question and context; gives `start_logits` and `end_logits`
     [B, S]. Labels are a dict with the same keys, int [B]: token positions, 0 (the [CLS] token) for "no
     answer", -100 for a window to leave out.
+
+    Example:
+        >>> import numpy as np
+        >>> from tfbert_npu import BertConfig, BertForQuestionAnswering
+        >>> sizes = dict(hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8)
+        >>> model = BertForQuestionAnswering(BertConfig(vocab_size=30, **sizes))
+        >>> ids = np.array([[2, 7, 8, 3]], "int32")
+        >>> inputs = {"input_word_ids": ids, "input_mask": ids * 0 + 1, "input_type_ids": ids * 0}
+        >>> {name: tuple(logits.shape) for name, logits in model(inputs).items()}
+        {'start_logits': (1, 4), 'end_logits': (1, 4)}
     """
 
     spec = QUESTION_ANSWERING

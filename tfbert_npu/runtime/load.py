@@ -108,6 +108,15 @@ def load_npu(
         ArtifactError: A file is damaged, missing, or made for another SoC.
         BackendError: The backend cannot be started here.
         ValueError: An option is unknown or impossible.
+
+    Example:
+        On a board, or with backend="onnx" anywhere:
+
+        >>> from tfbert_npu import BertTokenizer, load_npu
+        >>> tokenizer = BertTokenizer.from_pretrained("out")  # doctest: +SKIP
+        >>> with load_npu("out") as npu:  # doctest: +SKIP
+        ...     npu(tokenizer(["A text."], seq_length=128))["pooled_output"].shape
+        (1, 384)
     """
     options = Options(
         backend=backend,

@@ -49,12 +49,14 @@ class SentenceEncoder:
         hidden_size: H; by default what the encoder's config says.
 
     Example:
-        >>> from tfbert_npu import SentenceEncoder
-        >>> repo = "sentence-transformers/all-MiniLM-L6-v2"
-        >>> encoder = SentenceEncoder.from_pretrained(repo)  # doctest: +SKIP
-        >>> vectors = encoder.encode(["A cat sat.", "A dog ran."])  # doctest: +SKIP
-        >>> encoder.similarity(vectors, vectors).shape  # doctest: +SKIP
-        (2, 2)
+        >>> from tfbert_npu import BertConfig, BertEncoder, BertTokenizer, SentenceEncoder, Vocabulary
+        >>> sizes = dict(hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8)
+        >>> vocabulary = Vocabulary(("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "cat", "##s"))
+        >>> model = BertEncoder(BertConfig(vocab_size=8, **sizes))
+        >>> encoder = SentenceEncoder(model, BertTokenizer(vocabulary))
+        >>> vectors = encoder.encode(["a cat", "cats"])
+        >>> vectors.shape, encoder.similarity(vectors, vectors).shape
+        ((2, 8), (2, 2))
     """
 
     def __init__(
