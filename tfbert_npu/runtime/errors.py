@@ -9,5 +9,9 @@ class BackendError(TfbertNpuError, RuntimeError):
     """A backend is missing, could not be started, or failed to compute; `on_error` applies to it."""
 
 
+class FailedCallError(BackendError):
+    """The NPU did not compute a call; another context may."""
+
+
 class BackendTimeoutError(BackendError, TimeoutError):
     """A call took longer than its limit, or found no free context within it."""

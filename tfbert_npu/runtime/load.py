@@ -6,15 +6,13 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal, get_args
-
-import numpy as np
+from typing import TYPE_CHECKING, Literal, get_args
 
 from tfbert_npu.errors import ArtifactError
 from tfbert_npu.platforms import Platform
 from tfbert_npu.runtime import soc
-from tfbert_npu.runtime.backend import Arrays, Backend, BackendName, Shape, filled
-from tfbert_npu.runtime.errors import BackendError
+from tfbert_npu.runtime.backend import Arrays, Backend, BackendName, Shape
+from tfbert_npu.runtime.errors import BackendError, FailedCallError
 from tfbert_npu.runtime.failover import logger
 from tfbert_npu.runtime.files import Artifact, VerifiedFile
 from tfbert_npu.runtime.memory import check_memory
@@ -22,10 +20,14 @@ from tfbert_npu.runtime.model import Fallback, NpuModel, Outputs
 from tfbert_npu.runtime.pool import Pool
 from tfbert_npu.runtime.providers import provider_of
 
+if TYPE_CHECKING:
+    from tfbert_npu.runtime.rknn import RknnBackend
+
 BackendChoice = Literal["auto", "rknn", "simulator", "onnx"]
 OnError = Literal["raise", "onnx"]
 # The simulator compiles the model first; the vendor's process has limits of its own.
 _COMPILE_SECONDS = 3600.0
+_CHECKS = 3
 
 Cores = Literal["auto"] | int | Sequence[int]
 
@@ -239,16 +241,26 @@ def _pool_maker(
     )
 
 
-def _warm(warm_up: bool, make: Callable[..., Backend], *arguments: object) -> Backend:
-    """A context that has computed each of its shapes once."""
+def _warm(warm_up: bool, make: Callable[..., RknnBackend], *arguments: object) -> Backend:
+    """A context that has shown of each of its shapes that it computes it."""
     backend = make(*arguments)
     try:
         for shape in backend.shapes if warm_up else ():
-            backend.run({spec.name: np.zeros(filled(spec, shape), spec.dtype) for spec in backend.inputs})
+            _check(backend, shape)
     except BaseException:
         backend.close()
         raise
     return backend
+
+
+def _check(backend: RknnBackend, shape: Shape) -> None:
+    """Check a shape; a call that fails now and then is no reason to give a core up."""
+    for _ in range(_CHECKS - 1):
+        try:
+            return backend.check(shape)
+        except FailedCallError:
+            continue
+    backend.check(shape)
 
 
 class _OnnxStandIn:

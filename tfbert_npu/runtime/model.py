@@ -195,7 +195,9 @@ class NpuModel:
         self.close()
 
     def _compute(self, inputs: dict[str, np.ndarray]) -> Outputs:
-        pool = self._held.pool or self._revived()
+        pool = self._held.pool
+        if pool is None or pool.gone:
+            pool = self._revived()
         batch, length = inputs[WORD_IDS].shape
         mask = inputs[MASK]
         positions = inputs.get(MLM_POSITIONS)
@@ -220,13 +222,14 @@ class NpuModel:
         return self._arranged(outputs, positions)
 
     def _revived(self) -> Pool:
-        """The pool, made again after its first making failed and a pause has passed."""
+        """The pool, made again after its making or all of its contexts failed."""
         with self._revive:
             if not self._finalizer.alive:
                 raise BackendError("the model is closed; load the artifact again")
-            if self._held.pool is None:
-                self._held.pool = self._make_pool()
-            return self._held.pool
+            pool = self._held.pool
+            if pool is None or pool.gone:
+                pool = self._held.pool = self._make_pool()
+            return pool
 
     def _padded(self, inputs: Arrays, placement: Placement) -> dict[str, np.ndarray]:
         rows, shape = placement.rows, placement.shape

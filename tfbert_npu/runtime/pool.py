@@ -6,6 +6,7 @@ context is given up together with its thread: a new one takes its place, and the
 
 from __future__ import annotations
 
+import logging
 import os
 import queue
 import threading
@@ -15,11 +16,14 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from tfbert_npu.runtime.backend import Arrays, Backend
-from tfbert_npu.runtime.errors import BackendError, BackendTimeoutError
+from tfbert_npu.runtime.errors import BackendError, BackendTimeoutError, FailedCallError
 from tfbert_npu.runtime.stats import CoreStats
 
 _CLOSE_SECONDS = 5.0
 _ATTEMPTS = 2
+_FAILURES_OF_A_CORE = 3
+
+logger = logging.getLogger("tfbert_npu")
 
 
 class Call:
@@ -117,6 +121,11 @@ class _Worker(threading.Thread):
             if self.given_up or call.cancelled or call.attempts != attempt:
                 return  # too late: somebody else has it, or nobody waits for it any more
             slot.run_seconds += time.monotonic() - started
+            if isinstance(failure, FailedCallError):
+                slot.errors += 1
+                self._pool.replace_failed(self, call, failure)
+                return
+            slot.failed_in_a_row = 0
             if failure is None:
                 slot.calls += 1
                 slot.computed_tokens += _tokens(call.inputs)
@@ -130,6 +139,7 @@ class _Slot:
 
     def __init__(self) -> None:
         self.calls = self.errors = self.computed_tokens = self.replaced = 0
+        self.failed_in_a_row = 0
         self.run_seconds = self.wait_seconds = 0.0
 
 
@@ -177,15 +187,24 @@ class Pool:
                     f"a context was not ready after {start_timeout:g} s; "
                     "`tfbert-npu doctor` looks at the driver"
                 )
-        failures = [worker.failure for worker in workers if worker.failure is not None]
-        if failures:
-            self.close()
-            raise failures[0]
+        failed = [worker for worker in workers if worker.failure is not None]
+        for worker in failed:
+            if len(failed) == len(workers) or not isinstance(worker.failure, FailedCallError):
+                self.close()
+                assert worker.failure is not None
+                raise worker.failure
+        for worker in failed:  # drivers 0.9.2 to 0.9.5 are known for it
+            logger.warning("%s; core %s is left out", worker.failure, self._cores[worker.place])
 
     @property
     def size(self) -> int:
         """How many calls can run at the same time."""
         return len(self.factories)
+
+    @property
+    def gone(self) -> bool:
+        """Whether every context has failed."""
+        return not self._working and not self._closed
 
     def run(self, batches: Sequence[Arrays]) -> list[dict[str, np.ndarray]]:
         """Compute batches, side by side where there are contexts enough; results in the batches' order.
@@ -215,6 +234,31 @@ class Pool:
                 for call in calls:
                     call.cancelled = True
             raise
+
+    def replace_failed(self, worker: _Worker, call: Call, failure: FailedCallError) -> None:
+        """Give up a context that did not compute a call, and have another one make the call.
+
+        For one who holds the lock. A core whose contexts fail one after the other is left out, unless it is
+        the last one.
+        """
+        slot = self.slots[worker.place]
+        slot.failed_in_a_row += 1
+        worker.given_up = True
+        self._working.discard(worker)
+        self._last_failure = failure
+        if self._closed:
+            call.finish(None, failure)
+            return
+        if slot.failed_in_a_row < _FAILURES_OF_A_CORE or not self._working:
+            slot.replaced += 1
+            self._start(worker.place)
+        else:
+            logger.warning("%s; core %s is left out from now on", failure, self._cores[worker.place])
+        if call.attempts < _ATTEMPTS * len(self.factories) + 1:
+            call.started, call.worker, call.queued = None, None, time.monotonic()
+            self.queue.put(call)
+        else:
+            call.finish(None, failure)
 
     def left(self, worker: _Worker) -> None:
         """Called by a worker's thread when it ends; the last one fails what still waits."""
@@ -335,6 +379,8 @@ class Pool:
     def _gone(self) -> BackendError:
         if self._closed:
             return BackendError("the model was closed before this call began; load the artifact again")
+        if isinstance(self._last_failure, FailedCallError):
+            return self._last_failure
         error = BackendError(f"no context is left: {self._last_failure}; load the artifact again")
         error.__cause__ = self._last_failure
         return error
