@@ -156,7 +156,7 @@ def test_bad_usage_and_failed_work(tmp_path, deterministic):
             "--train",
             str(tmp_path / "a.csv"),
             "--out",
-            str(tmp_path),
+            str(tmp_path / "out"),
         ],
     )
     assert isinstance(result.exception, ValueError)

@@ -19,7 +19,7 @@ from tfbert_npu.train.batches import Batches, BatchOptions
 from tfbert_npu.train.callbacks import DivergedError, KeepBest, Position
 from tfbert_npu.train.data_options import DataOptions
 from tfbert_npu.train.features import IGNORED, Feature
-from tfbert_npu.train.fine_tuning import fine_tune, hold_out
+from tfbert_npu.train.fine_tuning import fine_tune
 from tfbert_npu.train.loop import dataset, train
 from tfbert_npu.train.lora import add_lora, merge_lora
 from tfbert_npu.train.options import TrainOptions
@@ -157,12 +157,13 @@ def test_an_interrupted_training_goes_on_exactly(tmp_path, at, monkeypatch):
 
 
 def test_a_state_of_another_model_is_refused(tmp_path):
+    from tfbert_npu.train.loop import origin_of
     from tfbert_npu.train.state import FILE, save_state
 
     model = head()
     model.build()
     model.compile("adam")
-    save_state(tmp_path / FILE, model, {})
+    save_state(tmp_path / FILE, model, {}, origin_of(model, batches(), OPTIONS))
     with pytest.raises(CheckpointError, match="another model or optimizer"):
         train(head(num_hidden_layers=1), batches(), OPTIONS, tmp_path, progress=False)
     (tmp_path / FILE).write_bytes(b"half")
@@ -291,6 +292,7 @@ def test_from_files_to_a_directory(tmp_path, checkpoint):
     files = {path.name for path in (tmp_path / "out").iterdir()}
     assert files == {
         "config.json", "model.safetensors", "vocab.txt", "tokenizer_config.json", "history.json", "results.json",
+        "split.json",
     }  # fmt: skip
     from tfbert_npu import BertTokenizer
     from tfbert_npu.tasks import classify
@@ -331,16 +333,6 @@ def test_empty_files(tmp_path, checkpoint):
         fine_tune("classify", checkpoint, DataOptions(tmp_path / "b.csv", tmp_path / "a.csv"), tmp_path / "o")
     with pytest.raises(ValueError, match="cannot be split"):
         fine_tune("classify", checkpoint, DataOptions(tmp_path / "b.csv"), tmp_path / "o")
-
-
-def test_held_out_groups_stay_whole():
-    examples = list(range(100))
-    groups = [str(number // 10) for number in examples]
-    kept, held = hold_out(examples, groups, 0.2, seed=3)
-    assert sorted(kept + held) == examples
-    assert len(held) == 20
-    assert not {number // 10 for number in kept} & {number // 10 for number in held}
-    assert hold_out(examples, [None] * 100, 0.2, seed=3) == hold_out(examples, [None] * 100, 0.2, seed=3)
 
 
 def test_a_checkpoint_of_another_architecture(tmp_path, checkpoint):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import click
 
 from tfbert_npu.tasks.schemes import SchemeName
+from tfbert_npu.train.advice import Choosable
 from tfbert_npu.train.data_options import ClassWeights, DataOptions, TaskName
 from tfbert_npu.train.options import Precision, Strategy, TrainOptions
 
@@ -34,15 +36,22 @@ _TEXT = ("next_sentence", "short_seq_prob", "mask_rate", "whole_words")
 )
 @click.option("--dev", "dev_file", type=click.Path(path_type=Path, dir_okay=False), help="Held-out data.")
 @click.option(
+    "--test",
+    "test_file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Data to score the best epoch's model on, once: the figure to report.",
+)
+@click.option(
     "--dev-fraction",
     default=0.1,
     show_default=True,
     type=click.FloatRange(0, 1, max_open=True),
-    help="Without --dev: part of the training data to hold out; articles stay whole.",
+    help="Without --dev: part of the training data to hold out, every class in its share.",
 )
 @click.option(
     "--out", required=True, type=click.Path(path_type=Path, file_okay=False), help="Directory of the result."
 )
+@click.option("--overwrite", is_flag=True, help="Begin again, and replace what is in --out.")
 @click.option("--text-column", default="text", show_default=True)
 @click.option("--pair-column", help="Column of the second text.")
 @click.option("--label-column", default="label", show_default=True)
@@ -85,9 +94,9 @@ _TEXT = ("next_sentence", "short_seq_prob", "mask_rate", "whole_words")
     "--pad", type=click.Choice(["batch", "full"]), default="batch", show_default=True,
     help="Pad to a batch's longest row, or always to --seq-length.",
 )  # fmt: skip
-@click.option("--batch-size", type=click.IntRange(min=1), default=32, show_default=True)
-@click.option("--epochs", type=click.IntRange(min=1), default=3, show_default=True)
-@click.option("--learning-rate", type=float, default=5e-5, show_default=True)
+@click.option("--batch-size", type=click.IntRange(min=1), help="By default 32; 16 for small data.")
+@click.option("--epochs", type=click.IntRange(min=1), help="By default 3; up to 10 for small data.")
+@click.option("--learning-rate", type=float, help="By default 5e-5; 2e-4 for small data and narrow models.")
 @click.option("--warmup", type=float, default=0.1, show_default=True, help="Part of the steps.")
 @click.option("--weight-decay", type=float, default=0.01, show_default=True)
 @click.option("--layer-decay", type=float, default=1.0, show_default=True, help="Per layer, downwards.")
@@ -97,6 +106,12 @@ _TEXT = ("next_sentence", "short_seq_prob", "mask_rate", "whole_words")
 @click.option("--save-every", type=click.IntRange(min=0), default=0, help="Batches between saved states.")
 @click.option("--lora-rank", type=click.IntRange(min=1), help="Train low-rank updates alone.")
 @click.option("--lora-alpha", type=float, help="Their scale; by default twice the rank.")
+@click.option(
+    "--freeze",
+    default="",
+    callback=lambda context, option, value: tuple(name.strip() for name in value.split(",") if name.strip()),
+    help="Parts not to train, separated by commas: embeddings, layer_0, ..., pooler, encoder.",
+)
 @click.option("--precision", type=click.Choice(get_args(Precision)), default="float32", show_default=True)
 @click.option(
     "--jit-compile",
@@ -115,7 +130,9 @@ def train(
     task: Literal[TaskName, "mlm"],
     train_file: Path,
     dev_file: Path | None,
+    test_file: Path | None,
     out: Path,
+    overwrite: bool,
     labels_file: Path | None,
     pad: str,
     seed: int,
@@ -145,9 +162,14 @@ def train(
     keras.utils.set_random_seed(seed)
     if not settings["jit_compile"]:  # Keras compiles no model with XLA where operations must be deterministic
         tf.config.experimental.enable_op_determinism()
+    size = settings.pop("batch_size")
+    wanted: tuple[Choosable, ...] = get_args(Choosable)
+    choose = [name for name in wanted if (size if name == "batch_size" else settings[name]) is None]
+    for name in choose:
+        settings.pop(name, None)
     length = settings.pop("seq_length") or _LENGTHS.get(task, 128)
     batching = BatchOptions(
-        batch_size=settings.pop("batch_size"),
+        batch_size=size or 32,
         seq_length=length,
         pad_to=8 if pad == "batch" else None,
         seed=seed,
@@ -161,24 +183,32 @@ def train(
         "strategy": strategy,
         "revision": revision,
         "progress": progress,
+        "overwrite": overwrite,
     }
-    if task == "mlm":
-        result = pre_train(
-            model, TextOptions(train_file, dev_file, cache=cache, seed=seed, **text), out, new=new, **common
+    try:
+        if task == "mlm":
+            texts = TextOptions(train_file, dev_file, cache=cache, seed=seed, **text)
+            result = pre_train(model, texts, out, new=new, **common)
+        else:
+            if labels_file is not None:
+                data["labels"] = read_labels(labels_file)
+            result = fine_tune(
+                task,
+                model,
+                DataOptions(train_file, dev_file, test_file, cache=cache, seed=seed, **data),
+                out,
+                new=new,
+                lora_rank=lora_rank,
+                lora_alpha=lora_alpha,
+                choose=choose,
+                **common,
+            )
+    except KeyboardInterrupt:
+        click.echo(
+            f"stopped; the same command goes on from the last state saved in {out}, --overwrite begins again",
+            err=True,
         )
-    else:
-        if labels_file is not None:
-            data["labels"] = read_labels(labels_file)
-        result = fine_tune(
-            task,
-            model,
-            DataOptions(train_file, dev_file, cache=cache, seed=seed, **data),
-            out,
-            new=new,
-            lora_rank=lora_rank,
-            lora_alpha=lora_alpha,
-            **common,
-        )
+        sys.exit(130)
     if as_json:
         click.echo(json.dumps(result.best))
     else:

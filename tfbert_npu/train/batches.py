@@ -6,6 +6,7 @@ a killed training go on at the very batch at which it stopped.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -61,6 +62,10 @@ class Batches:
             than memory.
         class_weights: Weight of each class's rows, or tokens, in the loss; [number of classes].
 
+    Attributes:
+        rows: Number of features.
+        digest: A hash of the features in their order, and of the class weights.
+
     Raises:
         ValueError: There is no feature, or no label that a loss would look at.
     """
@@ -83,9 +88,12 @@ class Batches:
             self._features = lambda: kept
         self.rows = 0
         labeled = False
+        digest = hashlib.sha256(repr(class_weights).encode())
         for feature in self.features_of(0):
+            digest.update(repr((feature.ids, feature.types, feature.label)).encode())
             self.rows += 1
             labeled = labeled or _is_labelled(feature.label)
+        self.digest = digest.hexdigest()
         if not self.rows:
             raise ValueError("the data set is empty: it holds not a single example to train on")
         if not labeled:

@@ -18,7 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from tfbert_npu._files import replacing
 from tfbert_npu.errors import TfbertNpuError
 from tfbert_npu.train.batches import Batch, Batches
-from tfbert_npu.train.state import save_state
+from tfbert_npu.train.state import Origin, save_state
 
 
 class DivergedError(TfbertNpuError, ArithmeticError):
@@ -147,8 +147,11 @@ class SaveState(keras.callbacks.Callback):
     `history.json` beside the state holds the logs of the epochs done.
     """
 
-    def __init__(self, position: Position, path: Path, every: int, steps: int, is_chief: bool = True) -> None:
+    def __init__(
+        self, position: Position, path: Path, every: int, steps: int, origin: Origin, is_chief: bool = True
+    ) -> None:
         super().__init__()
+        self.origin = origin
         self.position, self.path, self.is_chief = position, path, is_chief
         self.every, self.steps = every, steps
 
@@ -169,7 +172,7 @@ class SaveState(keras.callbacks.Callback):
 
     def _save(self) -> None:
         if self.is_chief:
-            save_state(self.path, self.model, self.position.to_dict())
+            save_state(self.path, self.model, self.position.to_dict(), self.origin)
 
 
 class ProgressBar(keras.callbacks.Callback):

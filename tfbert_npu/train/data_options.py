@@ -19,7 +19,9 @@ class DataOptions:
     Attributes:
         train: Training data; the task says in which formats.
         dev: Held-out data; without it `dev_fraction` of the training data is held out.
-        dev_fraction: Part of the training data to hold out, in [0, 1); articles stay whole. 0 holds out none.
+        test: Data for the figure to report: the best epoch's model is scored on it once, at the end.
+        dev_fraction: Part of the training data to hold out, in [0, 1); every class in its share, articles
+            whole. 0 holds out none.
         text_column: Column of the text (of the premise in multiple choice).
         pair_column: Column of the second text.
         label_column: Column of the label.
@@ -39,6 +41,7 @@ class DataOptions:
 
     train: Path
     dev: Path | None = None
+    test: Path | None = None
     dev_fraction: float = 0.1
     text_column: str = "text"
     pair_column: str | None = None

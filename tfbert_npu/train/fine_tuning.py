@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,16 @@ import numpy as np
 
 from tfbert_npu._files import replacing
 from tfbert_npu.preprocess import BertTokenizer
+from tfbert_npu.train.advice import Choosable, cut_texts, few, options_for
 from tfbert_npu.train.batches import Batches, BatchOptions, balanced_weights
 from tfbert_npu.train.data_options import DataOptions, TaskName
 from tfbert_npu.train.distribution import strategy_scope
 from tfbert_npu.train.loop import train
 from tfbert_npu.train.lora import add_lora, merge_lora
 from tfbert_npu.train.options import Strategy, TrainOptions
-from tfbert_npu.train.starting_point import head_of, tokenizer_of
+from tfbert_npu.train.out_directory import SPLIT, check_out
+from tfbert_npu.train.split import divide, held_out_rows
+from tfbert_npu.train.starting_point import freeze, head_of, origin_of_weights, tokenizer_of
 from tfbert_npu.train.tasks import Task, make_task
 
 
@@ -48,12 +52,14 @@ def fine_tune(
     lora_alpha: float | None = None,
     revision: str | None = None,
     progress: bool = True,
+    overwrite: bool = False,
+    choose: Collection[Choosable] = (),
 ) -> FineTuned:
     """Fine-tune a checkpoint on a task and leave the best model in `out`.
 
     `out` then holds `config.json`, `model.safetensors`, `vocab.txt`, `tokenizer_config.json`,
-    `history.json` and `results.json`. A run that was killed goes on where it stopped when it is started
-    again with the same arguments.
+    `history.json`, `results.json` and, where data was held out, `split.json` with the numbers of its rows.
+    A run that was killed goes on where it stopped when it is started again with the same arguments.
 
     Args:
         task_name: What to learn.
@@ -68,34 +74,23 @@ def fine_tune(
         lora_alpha: Their scale; by default twice the rank.
         revision: Branch, tag or commit of the repository.
         progress: Show progress on stderr.
+        overwrite: Begin again, and replace what is in `out`.
+        choose: Options to choose by the amount of data, in place of those given; see `advice.options_for`.
 
     Raises:
+        OutDirectoryError: `out` holds something else than a training to go on with.
         ValueError: The data does not fit the task; the message says file, line and remedy.
         CheckpointError: The model is no BERT.
     """
     batching, options = batching or BatchOptions(), options or TrainOptions()
+    check_out(out, overwrite)
     scope, replicas = strategy_scope(strategy)
-    if replicas > 1:
-        if batching.batch_size % replicas:
-            raise ValueError(
-                f"batch_size {batching.batch_size} cannot be divided over {replicas} replicas; choose a "
-                "multiple of them"
-            )
-        batching = replace(batching, drop_remainder=True)
     tokenizer = tokenizer_of(model, new=new, revision=revision)
     task = make_task(task_name, data, tokenizer, batching.seq_length)
-    train_examples, dev_examples = _split(task, data)
-    labels = task.set_labels(train_examples())
-    if progress and task.note:
-        print(task.note, file=sys.stderr)  # noqa: T201
-    weights = _class_weights(task, train_examples(), data)
-    batches = Batches(
-        lambda: (feature for example in train_examples() for feature in task.features(example)),
-        batching,
-        pad_id=tokenizer.vocabulary.pad_id,
-        cache=data.cache,
-        class_weights=weights,
-    )
+    parts = _parts(task, data)
+    labels = task.set_labels(parts.labels)
+    for path, examples in ((data.dev, parts.dev), (data.test, parts.test)):
+        _check_known(task, path or data.train, examples)
     with scope:
         kwargs: dict[str, Any] = {} if labels is None else {"labels": labels}
         if task.problem_type is not None:
@@ -108,73 +103,143 @@ def fine_tune(
                 f"seq_length is {batching.seq_length} but {model} has positions for "
                 f"{head.config.max_position_embeddings}"
             )
+        origin = {
+            "task": task_name,
+            "held-out data": hashlib.sha256(repr(parts.dev).encode("utf-8", "surrogatepass")).hexdigest(),
+            "lora": [lora_rank, lora_alpha],
+            **origin_of_weights(head, tokenizer, new=new),
+        }
         if lora_rank is not None:
             add_lora(head, lora_rank, lora_alpha)
+        freeze(head, options.freeze)
+    chosen = {
+        name: value
+        for name, value in options_for(parts.rows, head.config.hidden_size).items()
+        if name in choose
+    }
+    batching = replace(batching, batch_size=chosen.pop("batch_size", batching.batch_size))
+    options = replace(options, **chosen)
+    if replicas > 1:
+        if batching.batch_size % replicas:
+            raise ValueError(
+                f"batch_size {batching.batch_size} cannot be divided over {replicas} replicas; choose a "
+                "multiple of them"
+            )
+        batching = replace(batching, drop_remainder=True)
+    batches = Batches(
+        lambda: (feature for example in parts.train() for feature in task.features(example)),
+        batching,
+        pad_id=tokenizer.vocabulary.pad_id,
+        cache=data.cache,
+        class_weights=_class_weights(task, parts.labels, data),
+    )
+    updates = len(batches) * options.epochs // options.accumulate
+    if progress:
+        _say(task.note)
+        _say(
+            f"{parts.rows} examples to train on, {len(parts.dev)} held out, {len(parts.test)} to test; "
+            f"{updates} updates: {options.epochs} epochs of {len(batches)} batches of {batching.batch_size}, "
+            f"learning rate {options.learning_rate:g}"
+            + (f" ({', '.join(sorted(choose))} by the amount of data)" if choose else "")
+        )
+    classes = parts.labels if task_name in ("classify", "pair") else {}
+    for warning in few(updates, classes) + cut_texts(tokenizer, parts.train(), batching.seq_length):
+        _say(f"warning: {warning}")
 
     def save() -> None:
         (merge_lora(head) if lora_rank is not None else head).save_pretrained(out)
         save_tokenizer(tokenizer, out, head.config.model_type, head.config.max_position_embeddings)
+        if parts.held_out is not None:
+            split = {"held_out": parts.held_out, "seed": data.seed, "dev_fraction": data.dev_fraction}
+            with replacing(out / SPLIT) as temporary:
+                temporary.write_text(json.dumps(split) + "\n", encoding="utf-8")
 
     history = train(
         head,
         batches,
         options,
         out,
-        evaluate=(lambda: task.evaluate(head, dev_examples)) if dev_examples else None,
+        evaluate=(lambda: task.evaluate(head, parts.dev)) if parts.dev else None,
         save=save,
-        monitor=task.monitor if dev_examples else None,
+        monitor=task.monitor if parts.dev else None,
         progress=progress,
+        origin=origin,
     )
     best = history[-1]
-    if dev_examples:
+    if parts.dev:
         best = max(history, key=lambda logs: np.nan_to_num(logs[f"dev_{task.monitor}"], nan=-np.inf))
+    if parts.test and (out / "config.json").is_file():  # one worker of several writes the model
+        scores = task.evaluate(task.head.from_pretrained(out), parts.test)
+        best = {**best, **{f"test_{name}": value for name, value in scores.items()}}
     with replacing(out / "results.json") as temporary:
         temporary.write_text(json.dumps(best, indent=1) + "\n", encoding="utf-8")
     return FineTuned(out, history, best)
 
 
-def _split(task: Task[Any], data: DataOptions) -> tuple[Any, list[Any]]:
-    """A function that gives the training examples again, and the list of those held out."""
-    if data.dev is not None or data.dev_fraction == 0:
-        dev = [] if data.dev is None else list(task.read(data.dev))
-        if data.dev is not None and not dev:
-            raise ValueError(f"{data.dev} is empty: it holds not a single example to evaluate on")
-        return lambda: task.read(data.train), dev
-    examples = list(task.read(data.train))
-    kept, held_out = hold_out(examples, [task.group_of(e) for e in examples], data.dev_fraction, data.seed)
-    return lambda: kept, held_out
+@dataclass(frozen=True)
+class _Parts:
+    """The data: a function that gives the training examples again, their number, their labels' counts."""
+
+    train: Callable[[], Iterable[Any]]
+    rows: int
+    labels: Counter[str]
+    dev: list[Any]
+    test: list[Any]
+    held_out: list[int] | None
 
 
-def hold_out(
-    examples: Sequence[Any], groups: Sequence[str | None], fraction: float, seed: int
-) -> tuple[list[Any], list[Any]]:
-    """Part examples at random, keeping those of a group on one side; at least one group is held out."""
-    names = [str(index) if group is None else f"group {group}" for index, group in enumerate(groups)]
-    distinct = list(dict.fromkeys(names))
-    if len(distinct) < 2:
-        raise ValueError(
-            f"{len(distinct)} example or article cannot be split into training and held-out data; "
-            "give held-out data of its own, or hold out none"
+def _parts(task: Task[Any], data: DataOptions) -> _Parts:
+    dev, test = ([] if path is None else list(task.read(path)) for path in (data.dev, data.test))
+    for path, examples in ((data.dev, dev), (data.test, test)):
+        if path is not None and not examples:
+            raise ValueError(f"{path} is empty: it holds not a single example to evaluate on")
+    held_out = None
+    train: Callable[[], Iterable[Any]] = lambda: task.read(data.train)  # noqa: E731
+    labels: Counter[str] = Counter()
+    if data.dev is None and data.dev_fraction > 0:
+        examples = list(task.read(data.train))
+        classes = [task.class_of(example) for example in examples]
+        groups = [task.group_of(example) for example in examples]
+        held_out = held_out_rows(
+            groups,
+            data.dev_fraction,
+            data.seed,
+            classes if any(name is not None for name in classes) else None,
         )
-    order = np.random.default_rng(seed).permutation(len(distinct))
-    number = min(max(1, round(fraction * len(distinct))), len(distinct) - 1)
-    held = {distinct[index] for index in order[:number]}
-    kept = [example for example, name in zip(examples, names, strict=True) if name not in held]
-    return kept, [example for example, name in zip(examples, names, strict=True) if name in held]
+        kept, dev = divide(examples, held_out)
+        train = lambda: kept  # noqa: E731
+        # A label that only held-out examples have is one of the data's all the same.
+        labels.update({name: 0 for example in dev for name in task.names_of(example)})
+    rows = 0
+    for example in train():
+        rows += 1
+        labels.update(task.names_of(example))
+    if not rows:
+        raise ValueError("the data set is empty: it holds not a single example to train on")
+    return _Parts(train, rows, labels, dev, test, held_out)
 
 
-def _class_weights(task: Task[Any], examples: Iterable[Any], data: DataOptions) -> list[float] | None:
+def _check_known(task: Task[Any], path: Path, examples: Sequence[Any]) -> None:
+    unknown = Counter(name for e in examples for name in task.names_of(e) if name not in task.label2id)
+    if unknown:
+        shown = ", ".join(map(repr, list(unknown)[:5]))
+        raise ValueError(
+            f"{path} has labels that the training data lacks: {shown}; correct them, add examples, or "
+            "name all labels with --labels"
+        )
+
+
+def _say(text: str) -> None:
+    if text:
+        print(text, file=sys.stderr)  # noqa: T201
+
+
+def _class_weights(task: Task[Any], counts: Counter[str], data: DataOptions) -> list[float] | None:
     if data.class_weights == "none":
         return None
-    if not task.label2id or data.multi_label:
+    if not counts or data.multi_label:
         raise ValueError("class weights need a task in which a text, or a word, has one of several labels")
-    counts = Counter(_labels(task, examples))
     return balanced_weights([counts[name] for name in task.label2id])
-
-
-def _labels(task: Task[Any], examples: Iterable[Any]) -> Iterator[str]:
-    for example in examples:
-        yield from example.tags if hasattr(example, "tags") else (str(example.label),)
 
 
 def save_tokenizer(tokenizer: BertTokenizer, directory: Path, model_type: str, positions: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from dataclasses import asdict
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,9 @@ from tfbert_npu.train.callbacks import Advance, KeepBest, Position, ProgressBar,
 from tfbert_npu.train.features import IGNORED
 from tfbert_npu.train.optimizer import BertAdamW, layer_factors
 from tfbert_npu.train.options import TrainOptions
+from tfbert_npu.train.out_directory import locked
 from tfbert_npu.train.schedule import LinearWarmup
-from tfbert_npu.train.state import FILE, load_state
+from tfbert_npu.train.state import FILE, Origin, load_state, save_state
 
 
 def compile_for(model: Any, options: TrainOptions, steps_per_epoch: int) -> None:
@@ -54,6 +56,7 @@ def train(
     higher: bool = True,
     progress: bool = True,
     transform: Callable[..., Any] | None = None,
+    origin: Origin | None = None,
 ) -> list[dict[str, float]]:
     """Train a head, from its state in `out` if there is one.
 
@@ -73,6 +76,8 @@ def train(
         progress: Show progress on stderr.
         transform: Applied in the graph to each batch (inputs, labels, sample weights) with its number,
             int64 [2] (epoch, batch), as first argument; for masking.
+        origin: What the training is made of besides `batches` and `options`: task, starting weights and the
+            like. A state is gone on with only if it has the same origin.
 
     Returns:
         The logs of each epoch.
@@ -80,9 +85,48 @@ def train(
     Raises:
         ValueError: A label is outside the range of the model's classes.
         DivergedError: The loss became NaN or infinite.
-        CheckpointError: The state in `out` belongs to another training.
+        CheckpointError: The state in `out` is damaged or belongs to another training.
+        OutDirectoryError: Another training writes to `out`.
     """
     check_labels(batches, model.num_classes)
+    steps = len(batches)
+    if steps * options.epochs < options.accumulate:
+        raise ValueError(
+            f"{options.epochs} epochs of {steps} batches are less than the {options.accumulate} batches of "
+            "one update (accumulate); choose a smaller number, or more epochs"
+        )
+    strategy = model.distribute_strategy
+    is_chief = strategy.cluster_resolver is None or strategy.cluster_resolver.task_id in (None, 0)
+    with locked(out) if is_chief else nullcontext():
+        return _train(
+            model, batches, options, out, evaluate, save, monitor, higher, progress, transform,
+            origin_of(model, batches, options, origin), is_chief,
+        )  # fmt: skip
+
+
+def origin_of(model: Any, batches: Batches, options: TrainOptions, more: Origin | None = None) -> Origin:
+    """What a training is made of, for its state; saving more often or event files do not change it."""
+    own = {**asdict(options), **asdict(batches.options)}
+    for name in ("save_every", "tensorboard"):
+        own.pop(name)
+    labels = getattr(getattr(model, "config", None), "id2label", None)
+    return {"data": batches.digest, "labels": labels and list(labels), **own, **(more or {})}
+
+
+def _train(
+    model: Any,
+    batches: Batches,
+    options: TrainOptions,
+    out: Path,
+    evaluate: Callable[[], dict[str, float]] | None,
+    save: Callable[[], None] | None,
+    monitor: str | None,
+    higher: bool,
+    progress: bool,
+    transform: Callable[..., Any] | None,
+    origin: Origin,
+    is_chief: bool,
+) -> list[dict[str, float]]:
     out.mkdir(parents=True, exist_ok=True)
     state = out / FILE
     steps = len(batches)
@@ -92,8 +136,10 @@ def train(
         compile_for(model, options, steps)
         position = Position()
         if state.is_file():
-            position = Position(**load_state(state, model))
-    is_chief = strategy.cluster_resolver is None or strategy.cluster_resolver.task_id in (None, 0)
+            position = Position(**load_state(state, model, origin))
+        elif is_chief:
+            # A state from the start: it ties `out` to this training, and a full disk is found now.
+            save_state(state, model, position.to_dict(), origin)
 
     def save_best() -> None:
         # Every worker reads its variables, for reading may need all of them; one writes.
@@ -106,7 +152,7 @@ def train(
         callbacks.append(keras.callbacks.TensorBoard(out / "tensorboard", update_freq="epoch"))
     if progress and is_chief:
         callbacks.append(ProgressBar(position, steps, options.epochs))
-    callbacks.append(SaveState(position, state, options.save_every, steps, is_chief))
+    callbacks.append(SaveState(position, state, options.save_every, steps, origin, is_chief))
     # `fit` knows one number of steps for all of its epochs, so an interrupted epoch is ended by a call of its
     # own.
     lasts = [position.epoch + 1, options.epochs] if position.step else [options.epochs]

@@ -26,6 +26,7 @@ class TrainOptions:
         precision: `"mixed_bfloat16"` computes in bfloat16 and keeps weights in float32.
         jit_compile: Compile the step with XLA.
         tensorboard: Write event files for TensorBoard.
+        freeze: Parts that are not trained: `embeddings`, `layer_0` and so on, `pooler`, `encoder`.
     """
 
     epochs: int = 3
@@ -40,6 +41,7 @@ class TrainOptions:
     precision: Precision = "float32"
     jit_compile: bool = False
     tensorboard: bool = False
+    freeze: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.precision not in get_args(Precision):

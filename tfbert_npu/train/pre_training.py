@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,9 @@ from tfbert_npu.train.fine_tuning import FineTuned, save_tokenizer
 from tfbert_npu.train.loop import dataset, train
 from tfbert_npu.train.metrics import perplexity
 from tfbert_npu.train.options import Strategy, TrainOptions
+from tfbert_npu.train.out_directory import check_out
 from tfbert_npu.train.raw_text import TextOptions, text_batches
-from tfbert_npu.train.starting_point import head_of, tokenizer_of
+from tfbert_npu.train.starting_point import freeze, head_of, origin_of_weights, tokenizer_of
 
 
 def masking(
@@ -91,6 +92,7 @@ def pre_train(
     strategy: Strategy = "none",
     revision: str | None = None,
     progress: bool = True,
+    overwrite: bool = False,
 ) -> FineTuned:
     """Train a language model on text, from a checkpoint or from new weights, and leave the best in `out`.
 
@@ -104,12 +106,15 @@ def pre_train(
         strategy: How to spread the work over devices and machines.
         revision: Branch, tag or commit of the repository.
         progress: Show progress on stderr.
+        overwrite: Begin again, and replace what is in `out`.
 
     Raises:
+        OutDirectoryError: `out` holds something else than a training to go on with.
         ValueError: A text is empty, or has too few documents for next sentence prediction.
         CheckpointError: The model is no BERT.
     """
     batching, options = batching or BatchOptions(), options or TrainOptions()
+    check_out(out, overwrite)
     scope, replicas = strategy_scope(strategy)
     if replicas > 1:
         batching = replace(batching, drop_remainder=True)
@@ -118,10 +123,14 @@ def pre_train(
     head_class: Any = BertForPreTraining if text.next_sentence else BertForMaskedLM
     with scope:
         head = head_of(head_class, model, tokenizer, new=new, revision=revision, dtype=options.precision)
+        origin = {"task": "mlm", "text": asdict(text) | {"train": "", "dev": "", "cache": ""}}
+        origin |= origin_of_weights(head, tokenizer, new=new)
+        freeze(head, options.freeze)
     evaluate = None
     if text.dev is not None:
         held_out = text_batches(tokenizer, text, text.dev, replace(batching, drop_remainder=False))
         # The masks of the held-out text are the same after every epoch.
+        origin["held-out data"] = held_out.digest
         fixed = masking(tokenizer, text, batching.seq_length, text.seed + 1)
 
         def evaluate() -> dict[str, float]:
@@ -142,6 +151,7 @@ def pre_train(
         higher=False,
         progress=progress,
         transform=masking(tokenizer, text, batching.seq_length, text.seed),
+        origin=origin,
     )
     best = history[-1] if evaluate is None else min(history, key=lambda logs: logs["dev_perplexity"])
     with replacing(out / "results.json") as temporary:

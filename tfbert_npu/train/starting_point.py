@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from tfbert_npu.config import BertConfig
 from tfbert_npu.preprocess import BertTokenizer, TextOptions
+from tfbert_npu.train.state import weights_digest
 
 
 def tokenizer_of(
@@ -72,3 +75,40 @@ def head_of(
         # Weights that are new are what is trained here.
         warnings.filterwarnings("ignore", ".*start from new weights", UserWarning)
         return cls.from_pretrained(model, revision=revision, **kwargs)
+
+
+def freeze(model: Any, names: Sequence[str]) -> None:
+    """Leave parts of a head's encoder as they are.
+
+    Args:
+        model: A `BertHead`.
+        names: `embeddings`, `layer_0` and so on, `pooler`, or `encoder` for all of them.
+
+    Raises:
+        ValueError: There is no such part.
+    """
+    model.build()
+    encoder = model.encoder
+    parts = {"embeddings": encoder.embeddings}
+    parts.update({f"layer_{index}": layer for index, layer in enumerate(encoder.layers)})
+    if encoder.pooler is not None:
+        parts["pooler"] = encoder.pooler
+    for name in names:
+        if name not in (*parts, "encoder"):
+            raise ValueError(f"there is no {name!r} to freeze; there are {', '.join([*parts, 'encoder'])}")
+        for part in parts.values() if name == "encoder" else [parts[name]]:
+            part.trainable = False
+
+
+def origin_of_weights(model: Any, tokenizer: BertTokenizer, *, new: bool) -> dict[str, str]:
+    """Hashes of what a training starts from, for its state; before anything of the model is changed.
+
+    New weights do not count: they are another draw in each process unless the user seeds it.
+    """
+    model.build()
+    weights = repr(model.config) if new else weights_digest(model.encoder)
+    vocabulary = tokenizer.vocabulary.to_text()
+    return {
+        "starting weights": hashlib.sha256(weights.encode()).hexdigest(),
+        "vocabulary": hashlib.sha256(vocabulary.encode("utf-8", "surrogatepass")).hexdigest(),
+    }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any, ClassVar, Generic, TypeVar, get_args
 
 import numpy as np
@@ -70,6 +70,10 @@ class Task(Generic[E]):
         """The label names that an example has."""
         return ()
 
+    def class_of(self, example: E) -> str | None:
+        """The one class of which a split must keep the share; None: there is no such class."""
+        return None
+
     def group_of(self, example: E) -> str | None:
         """What the example must not be separated from when data is held out; None: nothing."""
         return None
@@ -82,11 +86,9 @@ class Task(Generic[E]):
         """Metrics of a model's predictions."""
         raise NotImplementedError
 
-    def set_labels(self, examples: Iterable[E]) -> tuple[str, ...] | None:
-        """Take the label names from `data.labels` or from the examples; None where the task has none."""
-        names = self.data.labels
-        if names is None:
-            names = sort_names({name for example in examples for name in self.names_of(example)})
+    def set_labels(self, found: Collection[str]) -> tuple[str, ...] | None:
+        """Take the label names from `data.labels`, or those found in the data; None where there are none."""
+        names = self.data.labels or sort_names(found)
         self.label2id = {name: index for index, name in enumerate(names)}
         return names or None
 
@@ -124,6 +126,10 @@ class TextTask(Task[TextExample]):
         """Its class or classes."""
         return example.label if isinstance(example.label, tuple) else (str(example.label),)
 
+    def class_of(self, example: TextExample) -> str | None:
+        """Its class, where a text has just one."""
+        return example.label if isinstance(example.label, str) else None
+
     def features(self, example: TextExample) -> Iterable[Feature]:
         """One row."""
         return (text_feature(self.tokenizer, example, self.label2id, self.seq_length),)
@@ -158,7 +164,11 @@ class RegressionTask(TextTask):
         super().__init__(data, tokenizer, seq_length)
         self.kind, self.problem_type = "number", "regression"
 
-    def set_labels(self, examples: Iterable[TextExample]) -> tuple[str, ...]:
+    def names_of(self, example: TextExample) -> Iterable[str]:
+        """None."""
+        return ()
+
+    def set_labels(self, found: Collection[str]) -> tuple[str, ...]:
         """One label, called score."""
         return self.data.labels or ("score",)
 
@@ -201,9 +211,9 @@ class TagTask(Task[TaggedExample]):
         """Its tags."""
         return example.tags
 
-    def set_labels(self, examples: Iterable[TaggedExample]) -> tuple[str, ...] | None:
+    def set_labels(self, found: Collection[str]) -> tuple[str, ...] | None:
         """Take the label names, and for each B- tag the I- tag that might follow it elsewhere."""
-        names = super().set_labels(examples) or ()
+        names = super().set_labels(found) or ()
         self.scheme = recognize_scheme(names, self.data.scheme)
         self.note = f"label scheme: {self.scheme}"
         if self.data.labels is None:
