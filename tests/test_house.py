@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import tfbert_npu
-from tests.contracts import check_imports
+from tests.contracts import check
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -33,7 +33,8 @@ def test_ruff() -> None:
 
 
 def test_mypy() -> None:
-    run("mypy")
+    result = check("types")
+    assert result.returncode == 0, result.stdout + result.stderr
 
 
 def test_codespell() -> None:
@@ -44,7 +45,7 @@ def test_codespell() -> None:
 
 
 def test_a_folder_imports_only_from_folders_below_it() -> None:
-    result = check_imports()
+    result = check("imports")
     assert result.returncode == 0, result.stdout + result.stderr
 
 
@@ -80,6 +81,20 @@ def test_the_oldest_versions_are_the_floors_of_the_ranges() -> None:
             assert f"{pinned[name]}.".startswith(f"{floor}."), requirement
 
 
-def test_the_readme_links_to_files_that_are_there() -> None:
-    links = re.findall(r"\]\(([^)#:]+)\)", (ROOT / "README.md").read_text(encoding="utf-8"))
+@pytest.mark.parametrize("document", sorted(path.name for path in ROOT.glob("*.md")))
+def test_documents_link_to_files_that_are_there(document: str) -> None:
+    links = re.findall(r"\]\(([^)#:]+)\)", (ROOT / document).read_text(encoding="utf-8"))
     assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_the_drawing_shows_every_folder() -> None:
+    drawing = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8").split("```")[1]
+    folders = {path.parent.name for path in (ROOT / "tfbert_npu").glob("*/__init__.py")}
+    assert set(re.findall(r"(\w+)/ ", drawing)) == folders | {"preprocess"}
+
+
+def test_each_issue_template_asks_for_the_doctor() -> None:
+    templates = list((ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yml"))
+    assert templates
+    for template in templates:
+        assert "tfbert-npu doctor --json" in template.read_text(encoding="utf-8"), template.name

@@ -6,13 +6,37 @@ Names load on first use: importing this package imports neither TensorFlow nor a
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tfbert_npu._lazy import lazy_names
 from tfbert_npu.errors import require
 from tfbert_npu.registration import KERAS_MODULES, register_layers, register_with_keras
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:  # the face of the names below, for type checkers and editors
+    from tfbert_npu.config import BertConfig as BertConfig
+    from tfbert_npu.export.onnx_file import export_onnx as export_onnx
+    from tfbert_npu.export.rknn import export_rknn as export_rknn
+    from tfbert_npu.export.saved_model import export_saved_model as export_saved_model
+    from tfbert_npu.hub.pull import pull_from_hub as pull_from_hub
+    from tfbert_npu.hub.push import push_to_hub as push_to_hub
+    from tfbert_npu.models.encoder import BertEncoder as BertEncoder
+    from tfbert_npu.models.heads import BertForMaskedLM as BertForMaskedLM
+    from tfbert_npu.models.heads import BertForMultipleChoice as BertForMultipleChoice
+    from tfbert_npu.models.heads import BertForNextSentencePrediction as BertForNextSentencePrediction
+    from tfbert_npu.models.heads import BertForPreTraining as BertForPreTraining
+    from tfbert_npu.models.heads import BertForQuestionAnswering as BertForQuestionAnswering
+    from tfbert_npu.models.heads import BertForSequenceClassification as BertForSequenceClassification
+    from tfbert_npu.models.heads import BertForTokenClassification as BertForTokenClassification
+    from tfbert_npu.models.heads import BertLMHeadModel as BertLMHeadModel
+    from tfbert_npu.preprocess import BertTokenizer as BertTokenizer
+    from tfbert_npu.preprocess import TokenMasker as TokenMasker
+    from tfbert_npu.preprocess import Vocabulary as Vocabulary
+    from tfbert_npu.preprocess import next_sentence_pairs as next_sentence_pairs
+    from tfbert_npu.preprocess.layer import BertPreprocessor as BertPreprocessor
+    from tfbert_npu.runtime import load_npu as load_npu
+    from tfbert_npu.tasks.sentence_encoder import SentenceEncoder as SentenceEncoder
 
 _HOME = {
     "BertConfig": "tfbert_npu.config",

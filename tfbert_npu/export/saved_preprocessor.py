@@ -106,7 +106,7 @@ def _pack(segments: Sequence[Any], seq_length: Any, vocabulary: Any, trimming: T
     if len(rows) == 1:
         kept = [tf.minimum(lengths[0], budget)]
     else:
-        kept = list(trim_pair(trimming, *lengths, budget, tf.minimum, tf.maximum))
+        kept = list(trim_pair(trimming, lengths[0], lengths[1], budget, tf.minimum, tf.maximum))
     batch = rows[0].nrows(out_type=tf.int32)
 
     def column(value: int) -> Any:

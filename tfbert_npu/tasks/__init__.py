@@ -7,7 +7,16 @@ Plain functions over a model and its preprocessor. A model is any of the heads o
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from tfbert_npu._lazy import lazy_names
+
+if TYPE_CHECKING:  # the face of the names below, for type checkers and editors
+    from tfbert_npu.tasks.answers import answer as answer
+    from tfbert_npu.tasks.classes import classify as classify
+    from tfbert_npu.tasks.embedding import embed as embed
+    from tfbert_npu.tasks.entities import ner as ner
+    from tfbert_npu.tasks.masked_words import fill_mask as fill_mask
 
 _HOME = {
     "answer": ".answers",

@@ -108,12 +108,12 @@ class SentenceEncoder:
         """
         where = Path(directory_or_repo_or_artifact)
         artifact = (where / "manifest.json").is_file() or any(where.glob("*.rknn"))
-        if artifact and backend == "tf":
-            raise ValueError(
-                f"backend='tf' cannot run the artifact {where}; leave it out, or give the checkpoint"
-            )
         tokenizer = BertTokenizer.from_pretrained(directory_or_repo_or_artifact, **hub_options)
         if artifact:
+            if backend == "tf":
+                raise ValueError(
+                    f"backend='tf' cannot run the artifact {where}; leave it out, or give the checkpoint"
+                )
             encoder: Any = load_npu(where, backend, truncate=True)
         elif backend not in ("auto", "tf"):
             raise ValueError(
@@ -217,8 +217,9 @@ class SentenceEncoder:
         return int(self._inputs(texts)["input_mask"].sum())
 
     def _inputs(self, texts: Sequence[TextOrIds]) -> Arrays:
-        if all(isinstance(text, str) for text in texts):
-            lowered = [str(text).lower() for text in texts] if self.options.lower_case else texts
+        strings = [text for text in texts if isinstance(text, str)]
+        if len(strings) == len(texts):
+            lowered = [text.lower() for text in strings] if self.options.lower_case else strings
             return self.tokenizer(lowered, seq_length=self.max_seq_length)
         vocabulary = self.tokenizer.vocabulary
         inputs = {
