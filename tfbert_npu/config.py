@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -54,6 +55,8 @@ _DISTILBERT_KEYS = {
 }
 
 # A configuration is read before its weights are: one that no machine could hold must not be built first.
+_MOST_LABELS = 100_000
+
 _LIMITS = {
     "vocab_size": 10_000_000,
     "hidden_size": 65_536,
@@ -148,7 +151,21 @@ class BertConfig:
             labels = tuple(self.id2label)
             if not labels or not all(isinstance(label, str) for label in labels):
                 raise ValueError(f"id2label must name at least one label by a string, got {labels!r}")
+            if len(labels) > _MOST_LABELS:
+                raise ValueError(f"a model has at most {_MOST_LABELS} labels, got {len(labels)}")
+            repeated = [label for label, count in Counter(labels).items() if count > 1]
+            if repeated:
+                raise ValueError(
+                    f"id2label gives the name {repeated[0]!r} to more than one label; rename them, or each "
+                    "answer would be of the last"
+                )
             object.__setattr__(self, "id2label", labels)
+        if isinstance(self.pad_token_id, bool) or not isinstance(self.pad_token_id, int):
+            raise ValueError(f"pad_token_id must be a whole number, got {self.pad_token_id!r}")
+        if not 0 <= self.pad_token_id < self.vocab_size:
+            raise ValueError(
+                f"pad_token_id must be in the vocabulary, 0 to {self.vocab_size - 1}, got {self.pad_token_id}"
+            )
 
     @property
     def head_size(self) -> int:
@@ -302,11 +319,16 @@ def _labels(values: Mapping[str, Any]) -> tuple[str, ...] | None:
     labels = values.get("id2label")
     if labels is None:
         number = values.get("num_labels")
-        return None if number is None else tuple(f"LABEL_{index}" for index in range(number))
+        if number is None:
+            return None
+        # Before a name is made for each of them.
+        if isinstance(number, bool) or not isinstance(number, int) or not 0 < number <= _MOST_LABELS:
+            raise ValueError(f"num_labels must be a whole number from 1 to {_MOST_LABELS}, got {number!r}")
+        return tuple(f"LABEL_{index}" for index in range(number))
     try:
         by_index = {int(index): str(label) for index, label in labels.items()}
     except (AttributeError, TypeError, ValueError) as error:
         raise ValueError(f"id2label must map class indices to names, got {labels!r}") from error
-    if sorted(by_index) != list(range(len(by_index))):
+    if len(by_index) < len(labels) or sorted(by_index) != list(range(len(by_index))):
         raise ValueError(f"id2label must number its labels 0 to {len(by_index) - 1}, got {sorted(by_index)}")
     return tuple(by_index[index] for index in range(len(by_index)))

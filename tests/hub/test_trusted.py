@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import keras
@@ -14,7 +15,7 @@ import tensorflow as tf
 
 from tfbert_npu import pull_from_hub
 from tfbert_npu.errors import CheckpointError
-from tfbert_npu.hub.trusted import TrustedSavedModel
+from tfbert_npu.hub.trusted import TrustedSavedModel, allow_trusted
 
 
 class Foreign(tf.Module):
@@ -77,11 +78,13 @@ def test_fit_and_keras_file(foreign: Path, tmp_path: Path) -> None:
     model.save(tmp_path / "model.keras")
     code = (
         "import sys, numpy as np, keras, tfbert_npu\n"
-        "model = keras.models.load_model(sys.argv[1])\n"
+        "from tfbert_npu.hub.trusted import allow_trusted\n"
+        "with allow_trusted(sys.argv[3]):\n"
+        "    model = keras.models.load_model(sys.argv[1])\n"
         "np.save(sys.argv[2], model(np.array([[1, 2, 3], [4, 5, 6]], np.float32)))"
     )
     files = [str(tmp_path / "model.keras"), str(tmp_path / "result.npy")]
-    subprocess.run([sys.executable, "-c", code, *files], check=True, capture_output=True)
+    subprocess.run([sys.executable, "-c", code, *files, str(foreign)], check=True, capture_output=True)
     np.testing.assert_allclose(np.load(files[1]), model(X), rtol=1e-6)
 
 
@@ -92,8 +95,50 @@ def test_a_keras_file_finds_only_the_same_graph(foreign: Path, tmp_path: Path) -
     other.__call__.get_concrete_function(tf.TensorSpec([None, 3], tf.float32))
     shutil.rmtree(foreign)
     tf.saved_model.save(other, str(foreign))
-    with pytest.raises(CheckpointError, match="another SavedModel than this layer was made from"):
+    with (
+        allow_trusted(foreign),
+        pytest.raises(CheckpointError, match="another SavedModel than this layer was made from"),
+    ):
         TrustedSavedModel.from_config(config)
+
+
+HOSTILE = """
+import sys, keras, tfbert_npu
+from tfbert_npu.errors import CheckpointError
+try:
+    keras.models.load_model(sys.argv[1])(keras.ops.ones((1, 3)))
+except CheckpointError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize("allow", [[], ["WriteFile"]])
+def test_a_keras_file_grants_itself_no_trust(tmp_path: Path, allow: list[str]) -> None:
+    """A file that names a SavedModel which writes when it is called, and the operator that it needs."""
+    written = tmp_path / "written"
+
+    class Evil(tf.Module):
+        @tf.function(input_signature=[tf.TensorSpec([None, 3], tf.float32)])
+        def __call__(self, x: tf.Tensor) -> tf.Tensor:
+            tf.io.write_file(str(written), "x")
+            return x
+
+    tf.saved_model.save(Evil(), str(tmp_path / "evil"))
+    layer = TrustedSavedModel(tmp_path / "evil", allow_ops=["WriteFile"])
+    inputs = keras.Input((3,))
+    keras.Model(inputs, layer(inputs)).save(tmp_path / "model.keras")
+    written.unlink(missing_ok=True)
+    if allow:
+        with zipfile.ZipFile(tmp_path / "model.keras") as archive:
+            files = {name: archive.read(name) for name in archive.namelist()}
+        config = files["config.json"].replace(b'"sha256"', b'"allow_ops": ["WriteFile"], "sha256"')
+        with zipfile.ZipFile(tmp_path / "model.keras", "w") as archive:
+            for name, content in {**files, "config.json": config}.items():
+                archive.writestr(name, content)
+    command = [sys.executable, "-c", HOSTILE, str(tmp_path / "model.keras")]
+    answer = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert "if you trust it, load the file inside of" in answer
+    assert not written.exists()
 
 
 def test_trusted_with_the_original_graph_of_an_encoder(shared: Path) -> None:

@@ -147,6 +147,13 @@ def test_round_trip_through_a_dict() -> None:
         ({"model_type": "roberta"}, "model_type 'roberta' is not supported; supported are bert, distilbert"),
         ({"position_embedding_type": "relative_key"}, "only 'absolute' is"),
         ({"id2label": {"0": "a", "2": "b"}}, "must number its labels 0 to 1"),
+        ({"id2label": {"0": "a", "00": "b"}}, "must number its labels"),
+        ({"id2label": {"0": "a", "1": "b", "2": "a"}}, "'a' to more than one label"),
+        ({"num_labels": 1_000_000_000}, "from 1 to 100000, got 1000000000"),
+        ({"num_labels": "3"}, "num_labels must be a whole number"),
+        ({"num_labels": -1}, "num_labels must be a whole number"),
+        ({"pad_token_id": "x"}, "pad_token_id must be a whole number"),
+        ({"pad_token_id": 10**9}, "pad_token_id must be in the vocabulary"),
         ({"id2label": ["a", "b"]}, "id2label must map class indices to names"),
     ],
 )

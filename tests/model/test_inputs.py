@@ -50,6 +50,11 @@ def inputs(**changes: Any) -> dict[str, Any]:
         ),
         ({"input_word_ids": np.full((2, 6), -1)}, r"input_word_ids\[0, 0\] is -1"),
         ({"input_type_ids": np.full((2, 6), 2)}, "but the model's token types are 0 to 1"),
+        # float arithmetic would make another bias of each, and an int32 cast a 0 of the last.
+        ({"input_mask": np.full((2, 6), 255)}, r"input_mask\[0, 0\] is 255, but a mask holds 1 for tokens"),
+        ({"input_mask": np.full((2, 6), -1)}, r"input_mask\[0, 0\] is -1"),
+        ({"input_mask": np.full((2, 6), 2**32)}, r"input_mask\[0, 0\] is 4294967296"),
+        ({"input_mask": np.full((2, 6), 255, np.int32)}, r"input_mask\[0, 0\] is 255"),
     ],
 )
 @pytest.mark.parametrize("convert", [lambda x: x, tf.convert_to_tensor], ids=["numpy", "tensor"])

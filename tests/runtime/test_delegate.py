@@ -365,6 +365,7 @@ def test_settings_are_kept_as_plain_values_in_the_form_of_before(tmp_path: Path)
     # What the first `.keras` files of delegated layers hold: one flat dict.
     assert settings.to_dict() == {
         "artifact_dir": str(tmp_path),
+        "artifact_sha256": None,
         "backend": "onnx",
         "cores": [0, 2],
         "truncate": False,
@@ -375,7 +376,6 @@ def test_settings_are_kept_as_plain_values_in_the_form_of_before(tmp_path: Path)
         "check_finite": False,
         "warm_up": True,
         "threads": None,
-        "toolchain": str(tmp_path / "venv"),
         "file": None,
         "allow_other_weights": False,
     }
@@ -383,7 +383,36 @@ def test_settings_are_kept_as_plain_values_in_the_form_of_before(tmp_path: Path)
         restored = BertEncoder.from_config({**small_encoder().get_config(), "delegation": settings.to_dict()})
     assert restored.delegation is not None
     assert restored.delegation.settings.tf_on_error
-    assert restored.delegation.settings.to_dict() == settings.to_dict()
+    assert restored.delegation.settings.to_dict() == {**settings.to_dict(), "artifact_sha256": ""}
+
+
+@pytest.mark.parametrize("form", ["toolchain", "other artifact", "no digest"])
+def test_a_file_grants_itself_nothing(encoder: BertEncoder, tmp_path: Path, board: Board, form: str) -> None:
+    """Neither a program, nor an artifact other than the one that it was saved with."""
+    board()
+    encoder.delegate_to(export_small(encoder, tmp_path / "a"))
+    config = encoder.get_config()
+    delegation = config["delegation"]
+    assert "toolchain" not in delegation
+    if form == "toolchain":  # as 0.1 wrote it
+        delegation["toolchain"] = str(tmp_path / "evil")
+    elif form == "no digest":
+        del delegation["artifact_sha256"]
+    else:
+        manifest = tmp_path / "a" / "manifest.json"
+        manifest.write_text(manifest.read_text() + "\n")
+    loaded = BertEncoder.from_config(config)
+    loaded.build()
+    loaded.set_weights(encoder.get_weights())
+    if form == "toolchain":
+        assert loaded.delegation is not None
+        assert loaded.delegation.settings.runtime.toolchain is None
+        assert_same(loaded(batch()), encoder(batch()), batch())
+    else:
+        with pytest.raises(ArtifactError, match=r"is not the artifact .* call \.delegate_to"):
+            loaded(batch())
+        loaded.undelegate()
+    encoder.undelegate()
 
 
 @pytest.mark.parametrize("trained", ["BertForSequenceClassification", "BertForPreTraining"])

@@ -6,6 +6,7 @@ import threading
 import warnings
 import weakref
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from tfbert_npu.delegate.source import check_source
 from tfbert_npu.errors import ArtifactError
 from tfbert_npu.models.inputs import MASK, MLM_POSITIONS, TYPE_IDS, WORD_IDS, check_inputs
 from tfbert_npu.runtime.backend import Arrays
-from tfbert_npu.runtime.files import Artifact, is_artifact
+from tfbert_npu.runtime.files import Artifact, artifact_sha256, is_artifact
 from tfbert_npu.runtime.load import open_model
 from tfbert_npu.runtime.model import NpuModel, Outputs
 
@@ -167,6 +168,11 @@ class Delegation:
                 f"{settings.artifact_dir}, on which {encoder.name} was delegated, is missing; copy it there, "
                 "call .delegate_to() with its new place, or .undelegate()"
             )
+        if settings.sha256 not in (None, artifact_sha256(settings.artifact_dir)):
+            raise ArtifactError(
+                f"{settings.artifact_dir} is not the artifact with which {encoder.name} was saved; call "
+                ".delegate_to() with the one that you trust, or .undelegate()"
+            )
         artifact = Artifact.open(settings.artifact_dir, settings.runtime.file)
         with tf.init_scope():  # the first call may be one that is being traced
             encoder.build()
@@ -204,8 +210,11 @@ class Delegation:
 
 def restored(encoder: Any, settings: Mapping[str, Any]) -> Delegation:
     """The delegation of a layer that is being made from its configuration, see `Settings.to_dict`."""
-    options = {name: value for name, value in settings.items() if name != "artifact_dir"}
-    delegation = Delegation(encoder, Settings.of(settings["artifact_dir"], options))
+    options = {name: value for name, value in settings.items() if not name.startswith("artifact_")}
+    options.pop("toolchain", None)  # files of 0.1 hold one; a program is nothing for a file to name
+    digest = settings.get("artifact_sha256") or ""
+    bound = replace(Settings.of(settings["artifact_dir"], options), sha256=digest)
+    delegation = Delegation(encoder, bound)
     if not is_artifact(delegation.settings.artifact_dir):
         warnings.warn(
             f"{encoder.name} was saved delegated to {delegation.settings.artifact_dir}, which is missing; "

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
 
+from tfbert_npu.runtime.files import artifact_sha256
 from tfbert_npu.runtime.load import Options
 
 OnError = Literal["raise", "tf", "onnx"]
@@ -23,6 +24,8 @@ class Settings:
     """Whether the layer's own weights stand in while the backend fails. The runtime knows nothing of
     TensorFlow, so this is no value of its `on_error`."""
     allow_other_weights: bool = False
+    sha256: str | None = None
+    """`artifact_sha256` that the artifact must have; None: any. "": none, the file did not say."""
 
     @classmethod
     def of(cls, artifact_dir: str | os.PathLike[str], options: Mapping[str, Any]) -> Settings:
@@ -51,16 +54,20 @@ class Settings:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain values, for a layer's configuration; `of` reads them again."""
+        """As plain values, for a layer's configuration; `of` reads them again.
+
+        The toolchain is a program and stays out: no file may name one. The artifact's digest goes along, so
+        that a file finds that very artifact or none.
+        """
         values = asdict(self.runtime)
+        del values["toolchain"]
         if self.tf_on_error:
             values["on_error"] = "tf"
-        if values["toolchain"] is not None:
-            values["toolchain"] = os.fspath(values["toolchain"])
         if not isinstance(values["cores"], (int, str)):
             values["cores"] = list(values["cores"])
         return {
             "artifact_dir": self.artifact_dir,
+            "artifact_sha256": artifact_sha256(self.artifact_dir) if self.sha256 is None else self.sha256,
             **values,
             "allow_other_weights": self.allow_other_weights,
         }

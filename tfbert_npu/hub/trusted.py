@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,8 @@ import keras
 
 from tfbert_npu.checkpoints.saved_model import SAVED_MODEL, SavedModel, read_saved_model
 from tfbert_npu.errors import CheckpointError, require
+
+_ALLOWED: ContextVar[dict[Path, tuple[str, ...]]] = ContextVar("allowed", default={})  # noqa: B039
 
 
 @keras.saving.register_keras_serializable(package="tfbert_npu")
@@ -22,8 +26,9 @@ class TrustedSavedModel(keras.layers.Layer):
     `training` is passed on where the model takes it, and its regularization losses are added. Inputs and
     outputs are those of the SavedModel's `__call__`.
 
-    A `.keras` file holds the weights and the path of the directory, not its graph: at loading, the directory
-    must be where it was and its graph the same, byte for byte.
+    A `.keras` file holds the weights and the path of the directory, not its graph, and grants no trust: load
+    it inside of `allow_trusted(directory)`. The directory must be where it was and its graph the same, byte
+    for byte.
 
     Args:
         directory: Holds `saved_model.pb`.
@@ -81,7 +86,7 @@ class TrustedSavedModel(keras.layers.Layer):
         return outputs
 
     def get_config(self) -> dict[str, Any]:
-        """What `from_config` finds the SavedModel again by; allowed operations have to be allowed again."""
+        """What `from_config` finds the SavedModel again by; trust in it has to be given again."""
         return {
             **super().get_config(),
             "directory": os.fspath(self.directory),
@@ -90,8 +95,45 @@ class TrustedSavedModel(keras.layers.Layer):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> TrustedSavedModel:
-        """Load the SavedModel again; Keras' own method would wrap what the constructor raises."""
-        return cls(**config)
+        """Load the SavedModel again, inside of `allow_trusted`.
+
+        Raises:
+            CheckpointError: The directory is not allowed; nothing in it has been read.
+        """
+        config = dict(config)
+        config.pop("allow_ops", None)  # a file cannot allow itself anything
+        directory = Path(config["directory"])
+        allowed = _ALLOWED.get().get(directory.resolve())
+        if allowed is None:
+            raise CheckpointError(
+                f"the file asks for the foreign SavedModel {directory}, whose graph would run; if you trust "
+                "it, load the file inside of `with tfbert_npu.hub.trusted.allow_trusted("
+                f"{os.fspath(directory)!r}):`"
+            )
+        # Keras' own method would wrap what the constructor raises.
+        return cls(**config, allow_ops=allowed)
+
+
+@contextmanager
+def allow_trusted(*directories: str | os.PathLike[str], allow_ops: Sequence[str] = ()) -> Iterator[None]:
+    """Trust SavedModels that `.keras` files name, while the block runs.
+
+    Args:
+        *directories: The SavedModels' directories.
+        allow_ops: See `TrustedSavedModel`.
+
+    Example:
+        >>> import keras
+        >>> from tfbert_npu.hub.trusted import allow_trusted
+        >>> with allow_trusted("use-4"):  # doctest: +SKIP
+        ...     model = keras.models.load_model("model.keras")
+    """
+    allowed = {Path(directory).resolve(): tuple(allow_ops) for directory in directories}
+    token = _ALLOWED.set({**_ALLOWED.get(), **allowed})
+    try:
+        yield
+    finally:
+        _ALLOWED.reset(token)
 
 
 def _variables(root: Any) -> list[tuple[Any, bool]]:

@@ -57,6 +57,7 @@ def check_inputs(inputs: Any, config: BertConfig, mlm: bool = False) -> dict[str
             f"{config.max_position_embeddings}; choose a seq_length of at most that"
         )
     _check_range(tensors, WORD_IDS, config.vocab_size, "the vocabulary has")
+    _check_range(tensors, MASK, 2, "a mask holds 1 for tokens and 0 for padding, that is")
     if config.type_vocab_size:
         _check_range(tensors, TYPE_IDS, config.type_vocab_size, "the model's token types are")
     if mlm and shape[1] is not None:
@@ -77,7 +78,7 @@ def _clearly_right(inputs: dict[str, Any], config: BertConfig, mlm: bool) -> boo
         return False
     for name, size in (
         (WORD_IDS, config.vocab_size),
-        (MASK, None),
+        (MASK, 2),
         (TYPE_IDS, config.type_vocab_size),
         *(((MLM_POSITIONS, length),) if mlm else ()),
     ):
@@ -87,7 +88,7 @@ def _clearly_right(inputs: dict[str, Any], config: BertConfig, mlm: bool) -> boo
         if array.shape != words.shape and (name != MLM_POSITIONS or array.ndim != 2):
             return False
         # As unsigned numbers the negative ones are large.
-        if size is not None and (not array.size or array.view(np.uint32).max() >= size):
+        if not array.size or array.view(np.uint32).max() >= size:
             return False
     return True
 
@@ -122,7 +123,7 @@ def _check_range(tensors: Mapping[str, Any], name: str, size: int, whose: str) -
         row, column = np.argwhere((values < 0) | (values >= size))[0]
         raise ValueError(
             f"{name}[{row}, {column}] is {values[row, column]}, but {whose} 0 to {size - 1}; "
-            "was it made with another model's preprocessor?"
+            "was it made for another model?"
         )
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from tfbert_npu.artifact import rk_transformers
-from tfbert_npu.artifact.embeddings import EMBEDDINGS, HostEmbeddings
+from tfbert_npu.artifact.embeddings import HostEmbeddings
 from tfbert_npu.artifact.hashing import sha256_of
 from tfbert_npu.artifact.manifest import MANIFEST, Manifest, ModelFile
 from tfbert_npu.artifact.rknn_file import read_rknn
@@ -42,7 +43,9 @@ class Artifact:
         """
         path = Path(directory).expanduser().absolute()
         manifest = read_manifest(path, file)
-        manifest.check_files(path, ["config.json", EMBEDDINGS])
+        # What the user's text goes through: another line order in vocab.txt gives other ids, silently.
+        needed = ("config", "embeddings", "tokenizer")
+        manifest.check_files(path, [file.path for file in manifest.support if file.kind in needed])
         return cls(path, manifest, BertConfig.from_json(path / "config.json", source="huggingface"))
 
     def embeddings(self) -> HostEmbeddings | None:
@@ -135,6 +138,21 @@ def read_manifest(directory: Path, file: str | None = None) -> Manifest:
         return rk_transformers.manifest_of(directory, file)
     manifest = Manifest.read(directory)
     return manifest if file is None else manifest.only(file)
+
+
+def artifact_sha256(directory: str | os.PathLike[str]) -> str | None:
+    """Digest of what an artifact promises: its manifest, or where it has none its `.rknn` files.
+
+    None: there is no artifact. The manifest holds the digests of all other files.
+    """
+    path = Path(directory)
+    if (path / MANIFEST).is_file():
+        return sha256_of(path / MANIFEST)
+    if not is_of_rk_transformers(path):
+        return None
+    return hashlib.sha256(
+        "".join(sha256_of(path / name) for name in sorted(rk_transformers.rknn_files(path))).encode()
+    ).hexdigest()
 
 
 def is_artifact(directory: str | os.PathLike[str]) -> bool:

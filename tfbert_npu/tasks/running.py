@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from tfbert_npu.config import BertConfig
+from tfbert_npu.models.inputs import MLM_POSITIONS, check_inputs
 from tfbert_npu.preprocess import BertTokenizer
 
 Inputs = dict[str, np.ndarray]
@@ -96,10 +98,16 @@ def call(model: Any, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """One call of a model, as float32 numpy arrays by name."""
     # A Keras model's predict_on_batch is compiled; calling the model would run it op by op. A
     # `runtime.Backend` is not called but run.
-    function: Callable[..., Any] = getattr(model, "predict_on_batch", None) or getattr(model, "run", model)
-    positions = getattr(getattr(model, "config", None), "max_position_embeddings", None)
+    function: Callable[..., Any] = getattr(model, "predict_on_batch", None) or (
+        model if callable(model) else model.run
+    )
+    config = getattr(model, "config", None)
+    positions = getattr(config, "max_position_embeddings", None)
     if positions is not None and inputs["input_word_ids"].shape[-1] > positions:
         inputs = {name: array[..., :positions] for name, array in inputs.items()}
+    if isinstance(config, BertConfig) and inputs["input_word_ids"].ndim == 2:
+        # Inside of a graph nobody looks at ids, and a gather may answer with another word's row.
+        inputs = check_inputs(inputs, config, mlm=MLM_POSITIONS in inputs)
     outputs = function(dict(inputs))
     if not isinstance(outputs, Mapping):
         outputs = {"logits": outputs}
