@@ -4,8 +4,8 @@ import json
 
 import pytest
 
+from tfbert_npu.tasks.metrics import entity_metrics
 from tfbert_npu.tasks.schemes import LabelScheme, group_entities, recognize_scheme
-from tfbert_npu.train.metrics import entity_metrics
 
 # Three entities of nine words, in every scheme and spelling.
 ENTITIES = [("PER", 0, 2), ("LOC", 4, 5), ("PER", 8, 9)]

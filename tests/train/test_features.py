@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tfbert_npu.tasks.answers import question_windows
-from tfbert_npu.train.examples import ChoiceExample, QuestionExample, TaggedExample, TextExample
+from tfbert_npu.tasks.examples import ChoiceExample, QuestionExample, TaggedExample, TextExample
 from tfbert_npu.train.features import (
     IGNORED,
     answer_places,
@@ -117,8 +117,8 @@ def test_no_answer_is_the_first_token():
 
 def test_answers_of_real_data_are_found_again(shared):
     from tfbert_npu import BertTokenizer
-    from tfbert_npu.train.metrics import squad_metrics
-    from tfbert_npu.train.readers import read_squad
+    from tfbert_npu.tasks.metrics import squad_metrics
+    from tfbert_npu.tasks.readers import read_squad
 
     tokenizer = BertTokenizer.from_pretrained(
         shared / "data/vocab/bert-base-multilingual-cased", lower_case=False

@@ -18,11 +18,11 @@ from click.testing import CliRunner
 from tfbert_npu import BertForSequenceClassification
 from tfbert_npu.cli import cli
 from tfbert_npu.errors import CheckpointError
+from tfbert_npu.tasks.examples import ChoiceExample, TextExample
 from tfbert_npu.train import fine_tuning, out_directory
 from tfbert_npu.train.advice import cut_texts, few, options_for
 from tfbert_npu.train.batches import Batches, BatchOptions
 from tfbert_npu.train.data_options import DataOptions
-from tfbert_npu.train.examples import ChoiceExample, TextExample
 from tfbert_npu.train.features import Feature
 from tfbert_npu.train.fine_tuning import fine_tune
 from tfbert_npu.train.loop import train

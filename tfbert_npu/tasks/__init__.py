@@ -22,6 +22,7 @@ _HOME = {
     "answer": ".answers",
     "classify": ".classes",
     "embed": ".embedding",
+    "evaluate": ".evaluation",
     "fill_mask": ".masked_words",
     "ner": ".entities",
 }

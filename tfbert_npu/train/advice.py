@@ -8,7 +8,7 @@ from itertools import islice
 from typing import Any, Literal
 
 from tfbert_npu.preprocess import BertTokenizer
-from tfbert_npu.train.examples import ChoiceExample, TextExample
+from tfbert_npu.tasks.examples import ChoiceExample, TextExample
 
 Choosable = Literal["batch_size", "epochs", "learning_rate"]
 

@@ -13,8 +13,8 @@ from typing import Any
 
 from tfbert_npu.preprocess import BertTokenizer
 from tfbert_npu.tasks.answers import Window, question_windows
+from tfbert_npu.tasks.examples import ChoiceExample, QuestionExample, TaggedExample, TextExample
 from tfbert_npu.tasks.words import given_words, windows
-from tfbert_npu.train.examples import ChoiceExample, QuestionExample, TaggedExample, TextExample
 
 IGNORED = -100
 """Label that losses leave out, as in PyTorch."""

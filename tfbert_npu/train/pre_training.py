@@ -15,13 +15,13 @@ from tfbert_npu._files import replacing
 from tfbert_npu.errors import require
 from tfbert_npu.models.heads import BertForMaskedLM, BertForPreTraining
 from tfbert_npu.preprocess import BertTokenizer
+from tfbert_npu.tasks.metrics import perplexity
 from tfbert_npu.tasks.running import call
 from tfbert_npu.train.batches import Batches, BatchOptions
 from tfbert_npu.train.distribution import strategy_scope
 from tfbert_npu.train.features import IGNORED
 from tfbert_npu.train.fine_tuning import FineTuned, save_tokenizer
 from tfbert_npu.train.loop import dataset, train
-from tfbert_npu.train.metrics import perplexity
 from tfbert_npu.train.options import Strategy, TrainOptions
 from tfbert_npu.train.out_directory import check_out
 from tfbert_npu.train.raw_text import TextOptions, text_batches

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from tfbert_npu.preprocess import BertTokenizer
+from tfbert_npu.tasks.readers import read_lines
 from tfbert_npu.train.batches import Batches, BatchOptions
 from tfbert_npu.train.features import Feature
 from tfbert_npu.train.next_sentence import Document, segment_pairs
-from tfbert_npu.train.readers import read_lines
 
 
 @dataclass(frozen=True)

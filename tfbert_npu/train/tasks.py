@@ -17,14 +17,22 @@ from tfbert_npu.models.heads import (
 from tfbert_npu.preprocess import BertTokenizer
 from tfbert_npu.tasks.answers import answer
 from tfbert_npu.tasks.classes import classify
+from tfbert_npu.tasks.conll import read_conll
 from tfbert_npu.tasks.entities import tag_words
+from tfbert_npu.tasks.examples import ChoiceExample, Example, QuestionExample, TaggedExample, TextExample
+from tfbert_npu.tasks.metrics import (
+    class_metrics,
+    entity_metrics,
+    multi_label_metrics,
+    regression_metrics,
+    squad_metrics,
+)
+from tfbert_npu.tasks.readers import read_choices, read_squad, read_texts
 from tfbert_npu.tasks.running import call
 from tfbert_npu.tasks.schemes import LabelScheme, recognize_scheme
 from tfbert_npu.tasks.words import given_words
 from tfbert_npu.train.batches import Batches, BatchOptions
-from tfbert_npu.train.conll import read_conll
 from tfbert_npu.train.data_options import DataOptions, TaskName
-from tfbert_npu.train.examples import ChoiceExample, Example, QuestionExample, TaggedExample, TextExample
 from tfbert_npu.train.features import (
     Feature,
     choice_feature,
@@ -32,14 +40,6 @@ from tfbert_npu.train.features import (
     tagged_features,
     text_feature,
 )
-from tfbert_npu.train.metrics import (
-    class_metrics,
-    entity_metrics,
-    multi_label_metrics,
-    regression_metrics,
-    squad_metrics,
-)
-from tfbert_npu.train.readers import read_choices, read_squad, read_texts
 
 E = TypeVar("E", bound=Example)
 

@@ -5,17 +5,17 @@ import json
 
 import pytest
 
-from tfbert_npu.train.conll import read_conll
-from tfbert_npu.train.examples import QuestionExample, TaggedExample, TextExample
-from tfbert_npu.train.readers import (
+from tfbert_npu.tasks.conll import read_conll
+from tfbert_npu.tasks.examples import QuestionExample, TaggedExample, TextExample
+from tfbert_npu.tasks.readers import (
     read_choices,
     read_copa,
     read_lines,
     read_squad,
     read_texts,
 )
+from tfbert_npu.tasks.text_files import DataError
 from tfbert_npu.train.tasks import sort_names
-from tfbert_npu.train.text_files import DataError
 
 
 def write(path, text):

@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tfbert_npu.train.examples import TaggedExample
-from tfbert_npu.train.text_files import DataError, read_text_lines
+from tfbert_npu.tasks.examples import TaggedExample
+from tfbert_npu.tasks.text_files import DataError, read_text_lines
 
 _DOCUMENT = "-DOCSTART-"
 _BLANK = " \t\r\n"

@@ -1,14 +1,11 @@
-"""Metrics against seqeval, scikit-learn, scipy, and values of SQuAD's own script."""
+"""Metrics against scikit-learn, scipy, and values of SQuAD's own script; test_schemes.py has seqeval's."""
 
 import math
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from tfbert_npu.tasks.schemes import group_entities
-from tfbert_npu.train.metrics import (
+from tfbert_npu.tasks.metrics import (
     class_metrics,
     entity_metrics,
     multi_label_metrics,
@@ -17,28 +14,7 @@ from tfbert_npu.train.metrics import (
     regression_metrics,
     squad_metrics,
 )
-
-tags = st.lists(st.sampled_from(["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]), min_size=1, max_size=12)
-
-
-@given(tags)
-def test_entities_are_seqevals(sentence):
-    seqeval = pytest.importorskip("seqeval.metrics.sequence_labeling")
-    expected = [(label, first, last + 1) for label, first, last in seqeval.get_entities(sentence)]
-    assert group_entities(sentence) == expected
-
-
-@given(st.lists(st.integers(1, 8), min_size=1, max_size=5), st.randoms(use_true_random=False))
-def test_entity_f1_is_seqevals(lengths, random):
-    seqeval = pytest.importorskip("seqeval.metrics")
-    names = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]
-    expected = [[random.choice(names) for _ in range(n)] for n in lengths]
-    found = [[random.choice(names) for _ in range(n)] for n in lengths]
-    ours = entity_metrics(expected, found)
-    with np.errstate(all="ignore"):
-        assert ours["f1"] == pytest.approx(seqeval.f1_score(expected, found, zero_division=0))
-        assert ours["precision"] == pytest.approx(seqeval.precision_score(expected, found, zero_division=0))
-        assert ours["recall"] == pytest.approx(seqeval.recall_score(expected, found, zero_division=0))
+from tfbert_npu.tasks.schemes import group_entities
 
 
 def test_entity_examples():

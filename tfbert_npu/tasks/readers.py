@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from tfbert_npu.train.examples import ChoiceExample, QuestionExample, TextExample
-from tfbert_npu.train.text_files import DataError, as_text, parse_json, read_text_lines, refuse
+from tfbert_npu.tasks.examples import ChoiceExample, QuestionExample, TextExample
+from tfbert_npu.tasks.text_files import DataError, as_text, parse_json, read_text_lines, refuse
 
 _DELIMITERS = (",", ";", "\t", "|")
 _JSON_LINES = (".jsonl", ".ndjson")

@@ -1,0 +1,189 @@
+"""`tfbert-npu evaluate`: score models, precisions and backends side by side on labeled data."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from tfbert_npu.tasks.evaluation import (
+    Evaluation,
+    EvaluationTask,
+    difference,
+    read_examples,
+    read_predictions,
+    score,
+    write_predictions,
+)
+from tfbert_npu.tasks.evaluation import (
+    evaluate as score_model,
+)
+from tfbert_npu.tasks.schemes import SchemeName
+
+_Backend = Literal["tf", "onnx", "simulator", "rknn", "auto"]
+_HEADS = {
+    "classify": "BertForSequenceClassification",
+    "pair": "BertForSequenceClassification",
+    "regression": "BertForSequenceClassification",
+    "ner": "BertForTokenClassification",
+    "qa": "BertForQuestionAnswering",
+}
+
+
+@dataclass(frozen=True)
+class _Opened:
+    call: Any
+    tokenizer: Any
+    labels: tuple[str, ...] | None
+    positions: int
+    close: Callable[[], None] = lambda: None
+
+
+@click.command()
+@click.argument("task", type=click.Choice(get_args(EvaluationTask)))
+@click.argument("models", nargs=-1, metavar="[MODEL]...")
+@click.option(
+    "--data", type=click.Path(path_type=Path, dir_okay=False), help="CSV, TSV, JSON lines, CoNLL, SQuAD."
+)
+@click.option(
+    "--backend", "backends", multiple=True, type=click.Choice(get_args(_Backend)),
+    help="Where a MODEL runs; several are compared. By default auto for an artifact, else tf.",
+)  # fmt: skip
+@click.option(
+    "--score", "scored", multiple=True, type=click.Path(path_type=Path, dir_okay=False),
+    help="Predictions made elsewhere, on a board for instance, in place of a MODEL.",
+)  # fmt: skip
+@click.option(
+    "--predictions",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write JSON lines; of one MODEL only.",
+)
+@click.option("--overwrite", is_flag=True, help="Replace the file of --predictions.")
+@click.option("--text-column", default="text", show_default=True)
+@click.option("--pair-column", help="Column of the second text.")
+@click.option("--label-column", default="label", show_default=True)
+@click.option("--delimiter", help="Separates the columns of a CSV file.")
+@click.option("--multi-label", is_flag=True, help="A text may have several labels, separated by |.")
+@click.option("--word-column", type=int, help="ner: column of the word, from 0.")
+@click.option("--tag-column", type=int, help="ner: column of the label, from 0.")
+@click.option("--scheme", type=click.Choice(get_args(SchemeName)), help="ner: how labels mark entities.")
+@click.option("--no-answer", is_flag=True, help="qa: questions may have no answer.")
+@click.option("--seq-length", type=click.IntRange(min=8), help="Tokens of a row; 128, or 384 for qa.")
+@click.option("--batch-size", type=click.IntRange(min=1), default=32, show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def evaluate(
+    task: EvaluationTask,
+    models: tuple[str, ...],
+    data: Path | None,
+    backends: tuple[_Backend, ...],
+    scored: tuple[Path, ...],
+    predictions: Path | None,
+    overwrite: bool,
+    scheme: SchemeName | None,
+    no_answer: bool,
+    seq_length: int | None,
+    batch_size: int,
+    as_json: bool,
+    **columns: Any,
+) -> None:
+    """Score each MODEL, a directory, hub repository or artifact, on --data.
+
+    The interval is a 95 % bootstrap's; the difference to the first row is paired, on the same examples.
+
+    Example: tfbert-npu evaluate classify out/mine --data test.csv --predictions mine.jsonl
+    """
+    runs: list[tuple[str, _Backend | None]] = [
+        (model, backend) for model in models for backend in (backends or (None,))
+    ]
+    if not runs and not scored:
+        raise click.UsageError("give a MODEL, or predictions with --score")
+    if runs and data is None:
+        raise click.UsageError("give the data that MODEL is scored on with --data")
+    if predictions is not None and len(runs) != 1:
+        raise click.UsageError("--predictions is for one MODEL on one backend")
+    if predictions is not None and predictions.exists() and not overwrite:
+        raise ValueError(f"{predictions} exists already; give another file, or --overwrite")
+    examples = [] if data is None else read_examples(task, data, **columns)
+    rows: list[tuple[str, str, Evaluation]] = []
+    labels: tuple[str, ...] | None = None
+    for model, backend in runs:
+        opened = _open(task, model, backend)
+        try:
+            if rows and opened.labels is not None and set(opened.labels) != set(labels or ()):
+                raise ValueError(
+                    f"{model} has other labels than {rows[0][0]}; compare models of one label set"
+                )
+            labels = opened.labels
+            length = min(seq_length or (384 if task == "qa" else 128), opened.positions)
+            found = score_model(
+                task, opened.call, opened.tokenizer, examples, labels=opened.labels, scheme=scheme,
+                seq_length=length, batch_size=batch_size, no_answer=no_answer,
+            )  # fmt: skip
+        finally:
+            opened.close()
+        rows.append((model, backend or "default", found))
+    for path in scored:
+        made = read_predictions(path)
+        if examples and len(made) != len(examples):
+            raise ValueError(
+                f"{path} has {len(made)} rows but {data} {len(examples)}; score predictions of this data"
+            )
+        rows.append((str(path), "-", score(task, made, scheme=scheme)))
+    if predictions is not None:
+        write_predictions(predictions, rows[0][2].predictions)
+    _print(task, rows, as_json)
+
+
+def _open(task: EvaluationTask, model: str, backend: _Backend | None) -> _Opened:
+    from tfbert_npu import BertTokenizer
+
+    artifact = Path(model, "manifest.json").is_file()
+    if backend == "tf" or (backend is None and not artifact):
+        import tfbert_npu
+
+        head = getattr(tfbert_npu, _HEADS[task]).from_pretrained(model)
+        labels = head.config.id2label if task in ("classify", "pair", "ner") else None
+        return _Opened(
+            head, BertTokenizer.from_pretrained(model), labels, head.config.max_position_embeddings
+        )
+    if not artifact:
+        raise ValueError(f"{model} is no artifact, so it runs on tf alone; export it for --backend {backend}")
+    from tfbert_npu import load_npu
+
+    npu = load_npu(model, backend=backend or "auto")
+    longest = max((length for _, length in npu.shapes), default=npu.config.max_position_embeddings)
+    return _Opened(npu, BertTokenizer.from_pretrained(model), npu.config.id2label, longest, npu.close)
+
+
+def _print(task: EvaluationTask, rows: list[tuple[str, str, Evaluation]], as_json: bool) -> None:
+    first = rows[0][2]
+    changes = [difference(task, first.predictions, found.predictions) for _, _, found in rows[1:]]
+    if as_json:
+        results: list[dict[str, Any]] = []
+        for index, (model, backend, found) in enumerate(rows):
+            entry = {"model": model, "backend": backend, **asdict(found), "examples": len(found.predictions)}
+            entry.pop("predictions")
+            if index:
+                change, interval = changes[index - 1]
+                entry["difference"] = {"value": change, "interval": interval}
+            results.append(entry)
+        click.echo(json.dumps(results))
+        return
+    table = Table("model", "backend", *first.metrics, f"{first.main}, 95 %", "to the first")
+    for index, (model, backend, found) in enumerate(rows):
+        shown = "" if not index else _shown(*changes[index - 1])
+        low, high = found.interval
+        values = (f"{value:.4f}" for value in found.metrics.values())
+        table.add_row(model, backend, *values, f"{low:.4f} to {high:.4f}", shown)
+    Console().print(table)
+    click.echo(f"{len(first.predictions)} examples")
+
+
+def _shown(change: float, interval: tuple[float, float]) -> str:
+    return f"{change:+.4f} ({interval[0]:+.4f} to {interval[1]:+.4f})"
