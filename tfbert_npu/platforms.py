@@ -32,10 +32,12 @@ _PLATFORMS = {
     for platform in (
         Platform("rk3588", "rk3588", 3, 512, 1024, True),
         Platform("rk3588s", "rk3588", 3, 512, 1024, True),
+        Platform("rk3588s2", "rk3588", 3, 512, 1024, True),
         Platform("rk3576", "rk3576", 2, 512, 1024, True, ("fp16", "w8a8", "w4a16")),
         Platform("rk3562", "rk3562", 1, 256, 512, True, ("fp16", "w8a8", "w8a16")),
         Platform("rk3566", "rk3566", 1, 128, 512, False),
         Platform("rk3568", "rk3568", 1, 128, 512, False),
+        Platform("rv1126b", "rv1126b", 1, 512, 1024, True),
     )
 }
 PLATFORMS: tuple[str, ...] = tuple(_PLATFORMS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import shutil
 import subprocess
 import sys
 
@@ -47,7 +48,7 @@ def checkpoint(tmp_path_factory):
 def test_a_wrong_configuration_file_is_bad_usage(tmp_path, checkpoint, config, message):
     path = tmp_path / "export.yaml"
     path.write_text(config)
-    done = call("export", checkpoint, tmp_path / "out", "--config", path)
+    done = call("export", "rknn", checkpoint, tmp_path / "out", "--config", path)
     assert done.returncode == 2
     assert message in " ".join(done.stderr.split())
     assert "Traceback" not in done.stderr
@@ -55,21 +56,80 @@ def test_a_wrong_configuration_file_is_bad_usage(tmp_path, checkpoint, config, m
 
 def test_a_configuration_file_stands_for_every_option_and_flags_go_before_it(tmp_path, checkpoint):
     path = tmp_path / "export.yaml"
-    path.write_text(f"model: {checkpoint}\nout: {tmp_path / 'm.onnx'}\nformat: onnx\noutputs: [logits]\n")
-    done = call("export", "--config", path)
+    path.write_text(f"model: {checkpoint}\nout: {tmp_path / 'm.onnx'}\noutputs: [logits]\n")
+    done = call("export", "onnx", "--config", path)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "m.onnx").is_file()
-    again = call("export", "--config", path)
+    again = call("export", "onnx", "--config", path)
     assert again.returncode == 1
     assert "pass --overwrite" in again.stderr
-    wrong = call("export", "--config", path, "--overwrite", "--outputs", "pooled")
+    wrong = call("export", "onnx", "--config", path, "--overwrite", "--outputs", "pooled")
     assert wrong.returncode == 1
     assert "output 'pooled' is unknown" in wrong.stderr
 
 
+@pytest.mark.parametrize(
+    ("arguments", "command"),
+    [
+        (("M", "OUT", "--format", "saved-model"), "export saved-model MODEL OUT"),
+        (("M", "OUT", "--format=onnx"), "export onnx MODEL OUT"),
+        (("--platform", "rk3588", "M", "OUT"), "export rknn MODEL OUT"),
+        (("M", "OUT"), "export rknn MODEL OUT"),
+    ],
+)
+def test_the_format_is_a_command_and_old_calls_are_told_which(arguments, command):
+    done = call("export", *arguments)
+    assert done.returncode == 2
+    assert command in " ".join(done.stderr.split())
+
+
+@pytest.mark.parametrize(
+    ("command", "option"), [("onnx", "--platform"), ("saved-model", "--head"), ("saved-model", "--strict")]
+)
+def test_a_command_has_only_the_options_that_it_obeys(command, option):
+    done = call("export", command, "MODEL", "OUT", option, "x")
+    assert done.returncode == 2
+    assert f"No such option: {option}" in done.stderr or f"No such option '{option}'" in done.stderr
+
+
+def test_a_saved_model_keeps_the_head_and_its_preprocessor_and_replaces_the_old_one(tmp_path, checkpoint):
+    import numpy as np
+
+    from tfbert_npu import BertTokenizer, pull_from_hub
+
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"w{n}" for n in range(92))]
+    source, out = tmp_path / "source", tmp_path / "out"
+    shutil.copytree(checkpoint, source)
+    (source / "vocab.txt").write_text("".join(f"{piece}\n" for piece in pieces))
+    (source / "tokenizer_config.json").write_text('{"do_lower_case": false}')
+    out.mkdir()
+    (out / "old").write_text("x")
+    kept = call("export", "saved-model", source, out)
+    assert kept.returncode == 1
+    assert "not empty" in kept.stderr
+    done = call("export", "saved-model", source, out, "--overwrite")
+    assert done.returncode == 0, done.stderr
+    assert not (out / "old").exists()
+    texts = ["w1 w5 W7", "w3"]
+    packed = pull_from_hub(out, component="preprocessor")(texts)
+    ours = BertTokenizer.from_pretrained(source)(texts, seq_length=128)
+    for name, values in ours.items():
+        np.testing.assert_array_equal(packed[name], values)
+    inputs = {name: values[:, :16] for name, values in ours.items()}
+    expected = pull_from_hub(source, component="model")(inputs)
+    again = pull_from_hub(out, component="model")
+    assert type(again).__name__ == "BertForTokenClassification"
+    np.testing.assert_allclose(again(inputs), expected, atol=1e-6)
+    import tensorflow as tf
+
+    served = tf.saved_model.load(str(out)).signatures["serving_default"]
+    logits = served(**{name: tf.constant(values) for name, values in inputs.items()})["logits"]
+    np.testing.assert_allclose(logits, expected, atol=1e-6)
+
+
 @pytest.mark.parametrize("shapes", ["128", "1x", "x128", "ax1", "1x128,", "-1x128"])
 def test_shapes_are_batch_by_length(tmp_path, checkpoint, shapes):
-    done = call("export", checkpoint, tmp_path / "out", f"--shapes={shapes}")
+    done = call("export", "rknn", checkpoint, tmp_path / "out", f"--shapes={shapes}")
     assert done.returncode == 2
     assert "BATCHxLENGTH" in done.stderr
 
@@ -78,7 +138,7 @@ def test_buckets_are_known_by_name(tmp_path, checkpoint):
     path = tmp_path / "export.yaml"
     path.write_text("shapes: buckets\nprecision: w8a8\n")
     for options in (["--shapes", "buckets", "--precision", "w8a8"], ["--config", path]):
-        done = call("export", checkpoint, tmp_path / "out", *options)
+        done = call("export", "rknn", checkpoint, tmp_path / "out", *options)
         assert done.returncode == 1
         # Of the seven the model has positions for three.
         assert "w8a8 files hold one shape each and 3 are wanted; pass" in done.stderr
@@ -86,7 +146,9 @@ def test_buckets_are_known_by_name(tmp_path, checkpoint):
 
 
 def test_without_a_toolchain_one_line_names_the_command(tmp_path, checkpoint):
-    done = call("export", checkpoint, tmp_path / "out", "--shapes", "1x16", XDG_DATA_HOME=str(tmp_path))
+    done = call(
+        "export", "rknn", checkpoint, tmp_path / "out", "--shapes", "1x16", XDG_DATA_HOME=str(tmp_path)
+    )
     assert done.returncode == 1
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("tfbert-npu:")]
     assert "run `tfbert-npu toolchain install`" in line
@@ -122,9 +184,17 @@ def small_files_only():
 
 
 def test_a_full_disk_leaves_nothing_and_says_so(tmp_path, checkpoint):
-    command = [sys.executable, "-m", "tfbert_npu", "export", str(checkpoint), str(tmp_path / "m.onnx")]
+    command = [
+        sys.executable,
+        "-m",
+        "tfbert_npu",
+        "export",
+        "onnx",
+        str(checkpoint),
+        str(tmp_path / "m.onnx"),
+    ]
     done = subprocess.run(
-        [*command, "--format", "onnx"],
+        command,
         capture_output=True,
         text=True,
         check=False,
@@ -137,7 +207,7 @@ def test_a_full_disk_leaves_nothing_and_says_so(tmp_path, checkpoint):
 
 @pytest.mark.slow
 def test_a_full_disk_below_the_compiler_leaves_nothing(tmp_path, checkpoint, toolchain):
-    command = [sys.executable, "-m", "tfbert_npu", "export", str(checkpoint), str(tmp_path / "m")]
+    command = [sys.executable, "-m", "tfbert_npu", "export", "rknn", str(checkpoint), str(tmp_path / "m")]
     done = subprocess.run(
         [*command, "--shapes", "1x16"],
         capture_output=True,
@@ -153,7 +223,7 @@ def test_a_full_disk_below_the_compiler_leaves_nothing(tmp_path, checkpoint, too
 @pytest.mark.slow
 def test_export_and_inspect_a_directory(tmp_path, checkpoint, toolchain):
     out = tmp_path / "out"
-    done = call("export", checkpoint, out, "--shapes", "1x16,1x32", "--platform", "rk3576", "--json")
+    done = call("export", "rknn", checkpoint, out, "--shapes", "1x16,1x32", "--platform", "rk3576", "--json")
     assert done.returncode == 0, done.stderr
     assert list(json.loads(done.stdout)["cost"]) == ["1x16", "1x32"]
     assert "compiling model.rknn for 1x16, 1x32" in done.stderr
@@ -164,7 +234,7 @@ def test_export_and_inspect_a_directory(tmp_path, checkpoint, toolchain):
     assert (tmp_path / "cost.png").read_bytes().startswith(b"\x89PNG")
     (out / "config.json").write_text("{}")
     assert "config.json has 2 bytes" in call("inspect", out, "--verify").stderr
-    kept = call("export", checkpoint, out, "--shapes", "1x16")
+    kept = call("export", "rknn", checkpoint, out, "--shapes", "1x16")
     assert kept.returncode == 1
     assert "not empty" in kept.stderr
 

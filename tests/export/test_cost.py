@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from tfbert_npu.platforms import platform_named
-from tfbert_npu.rknn.cost import CostReportError, cost_at, parse_costs
+from tfbert_npu.rknn.cost import CostReportError, Operator, cost_at, parse_costs
 
 HEAD = "D RKNN: [01:30:39.402] ID   OpType  DataType Target InputShape  OutputShape  {} RW(KB)  FullName \n"
 PLAIN = HEAD.format("Cycles(DDR/NPU/Total)")
@@ -48,6 +50,16 @@ def test_int8_is_held_against_the_int8_rate_and_lost_operators_are_named():
     (cost,) = parse_costs(SPARSE)
     assert cost.summary(platform_named("rk3588"))["utilisation"] == pytest.approx(18432 / 66050, abs=1e-4)
     assert [operator.kind for operator in cost.unexpected_on_cpu] == ["exSoftmax13"]
+
+
+def test_a_reshape_of_a_handful_of_numbers_is_harmless_and_a_large_one_is_not():
+    """Every classifier has one behind its logits; strict refused them all."""
+    values = {"dtype": "FLOAT16", "target": "CPU", "inputs": "(1,3,1,1),(2)", "outputs": "(1,3)"}
+    cycles = {"ddr_cycles": 0, "npu_cycles": 0, "cycles": 0}
+    small = Operator(kind="Reshape", **values, **cycles, kib=0, name="logits_mm_tp_rs")
+    assert not small.unexpected_on_cpu
+    assert replace(small, kib=1).unexpected_on_cpu
+    assert replace(small, kind="exSoftmax13").unexpected_on_cpu
 
 
 def test_each_shape_has_its_table():

@@ -29,7 +29,7 @@ def options(**changes):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"target_platform": "rk3399"}, "'rk3588', 'rk3588s', 'rk3576'"),
+        ({"target_platform": "rk3399"}, "'rk3588', 'rk3588s', 'rk3588s2', 'rk3576'"),
         ({"precision": "int4"}, "'fp16', 'w8a8'"),
         ({"layout": "bucketed"}, "'dynamic', 'static'"),
         ({"embeddings": "gpu"}, "'inside', 'host'"),
@@ -70,8 +70,14 @@ def test_buckets_go_as_far_as_the_model_does():
     assert [name for name, _ in static.files()][-1] == "model_b1_s256.rknn"
 
 
-def test_rk3588s_is_compiled_as_rk3588():
-    assert options(target_platform="rk3588s").platform.target == "rk3588"
+@pytest.mark.parametrize("name", ["rk3588s", "rk3588s2"])
+def test_variants_of_rk3588_are_compiled_as_rk3588(name):
+    assert options(target_platform=name, single_core=True).platform.target == "rk3588"
+
+
+def test_rv1126b_has_one_core_and_is_compiled_under_its_own_name():
+    platform = options(target_platform="rv1126b", precision="w8a8").platform
+    assert (platform.target, platform.cores, platform.fuses_attention) == ("rv1126b", 1, True)
 
 
 def test_files_are_named_as_rk_transformers_names_them():

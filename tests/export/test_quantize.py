@@ -189,6 +189,21 @@ def test_a_calibration_set_covers_all_lengths_and_is_seeded(tokenizer):
     assert [b["input_mask"].shape for b in four] == [(4, 16), (4, 16)]
 
 
+def test_a_tokenizer_json_alone_serves(tokenizer):
+    texts = ["a b", "c", "d e a b"]
+    expected = calibration_set(tokenizer, texts, (1, 16))
+    words = (tokenizer / "vocab.txt").read_text().split()
+    model = {"type": "WordPiece", "unk_token": "[UNK]", "vocab": {word: i for i, word in enumerate(words)}}
+    normalizer = {"type": "BertNormalizer", "lowercase": True, "clean_text": True}
+    content = {"model": model, "normalizer": normalizer, "pre_tokenizer": {"type": "BertPreTokenizer"}}
+    (tokenizer / "tokenizer.json").write_text(json.dumps(content))
+    (tokenizer / "vocab.txt").unlink()
+    for batch, other in zip(calibration_set(tokenizer, texts, (1, 16)), expected, strict=True):
+        np.testing.assert_array_equal(batch["input_word_ids"], other["input_word_ids"])
+    with pytest.raises(ValueError, match="not in the vocabulary"):
+        calibration_set(tokenizer, ["слово за словом", "ещё несколько слов", "a"], (1, 8))
+
+
 @pytest.mark.parametrize(
     ("texts", "message"),
     [

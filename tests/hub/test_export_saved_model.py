@@ -238,7 +238,7 @@ def test_an_ordinary_model_with_a_head(encoder: BertEncoder, tmp_path: Path) -> 
 def test_nothing_is_overwritten_or_left_half_done(encoder: BertEncoder, tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "precious").write_text("x")
-    with pytest.raises(FileExistsError, match="exists; remove it or choose another path"):
+    with pytest.raises(FileExistsError, match="is not empty; choose another directory or pass --overwrite"):
         export_saved_model(encoder, tmp_path / "model")
     with pytest.raises(ValueError, match="does not exist; pass vocab_file="):
         export_saved_model(encoder, tmp_path / "new", vocab_file=tmp_path / "none.txt")

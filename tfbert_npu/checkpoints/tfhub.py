@@ -16,16 +16,19 @@ from typing import Any, Literal
 import numpy as np
 
 from tfbert_npu.checkpoints.checkpoint import Checkpoint
-from tfbert_npu.checkpoints.names import Row, encoder_rows, mlm_rows, pooler_rows
+from tfbert_npu.checkpoints.names import Row, encoder_rows, head_rows, mlm_rows, pooler_rows
 from tfbert_npu.checkpoints.saved_model import SavedModel, layer_numbers
 from tfbert_npu.checkpoints.tfhub_graph import TRUST, EncoderGraph
 from tfbert_npu.config import BertConfig
 from tfbert_npu.errors import CheckpointError
+from tfbert_npu.heads import heads
 
 Kind = Literal["encoder", "preprocessor", "other"]
 
 # Name of the Asset by which `export_saved_model` carries the configuration.
 CONFIG_ASSET = "config_file"
+# Of the one that carries the settings of an encoder's or a head's preprocessor.
+PREPROCESSOR_ASSET = "preprocessor_file"
 
 # Names of older exports, rewritten to the newest. The first BERTs on TF-Hub came from a model class whose
 # scope was `bert_model`; later ones may have a scope of the encoder network's name in front.
@@ -98,7 +101,8 @@ def _read_own_export(model: SavedModel) -> Checkpoint:
     tensors = model.variables()
     by_suffix = {_own_suffix(name): value for name, value in tensors.items()}
     state = {}
-    for row in (*encoder_rows(config), *pooler_rows(config), *mlm_rows()):
+    head_variables = [row for head in heads() for layer in head.layers for row in head_rows(layer)]
+    for row in (*encoder_rows(config), *pooler_rows(config), *mlm_rows(), *head_variables):
         suffix = re.sub(r"^layers\.(\d+)", r"layer_\1", row.attribute).replace(".", "/")
         if suffix in by_suffix:
             state[row.name] = _plain(by_suffix[suffix], row, config)
@@ -112,7 +116,8 @@ def _read_own_export(model: SavedModel) -> Checkpoint:
 
 
 def _own_suffix(name: str) -> str:
-    return re.sub(r"^(.*?/)?(?=(layer_\d+|embeddings|pooler|mlm_head)/)", "", name, count=1)
+    layers = "|".join({layer.attribute for head in heads() for layer in head.layers})
+    return re.sub(rf"^(.*?/)?(?=(layer_\d+|embeddings|pooler|mlm_head|{layers})/)", "", name, count=1)
 
 
 @dataclass(frozen=True)
@@ -134,8 +139,9 @@ def read_preprocessor(model: SavedModel) -> PreprocessorSpec:
     Raises:
         CheckpointError: It is not a WordPiece preprocessor of the published form.
     """
-    if model.child(0, CONFIG_ASSET) is not None:
-        return _read_own_preprocessor(model)
+    for name in (PREPROCESSOR_ASSET, CONFIG_ASSET):
+        if model.child(0, name) is not None:
+            return _read_own_preprocessor(model, name)
     ops = {node.op for node in model.ops()}
     if not any("WordpieceTokenize" in op or "FastBertNormalize" in op for op in ops):
         raise CheckpointError(
@@ -150,8 +156,8 @@ def read_preprocessor(model: SavedModel) -> PreprocessorSpec:
     )
 
 
-def _read_own_preprocessor(model: SavedModel) -> PreprocessorSpec:
-    path, vocabulary = model.asset(CONFIG_ASSET), model.asset("vocab_file")
+def _read_own_preprocessor(model: SavedModel, name: str) -> PreprocessorSpec:
+    path, vocabulary = model.asset(name), model.asset("vocab_file")
     if path is None or vocabulary is None:
         raise CheckpointError(f"{model.directory} lacks its vocabulary or settings; export it again")
     try:

@@ -1,21 +1,41 @@
-"""`tfbert-npu export`: a model as SavedModel, ONNX, or a directory for the NPU."""
+"""`tfbert-npu export rknn|onnx|saved-model`: a model for the NPU, as ONNX, or as a SavedModel."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
 
 import click
 
 from tfbert_npu.artifact.manifest import Layout, Precision
+from tfbert_npu.cli.progress import Steps
 from tfbert_npu.heads import heads
 from tfbert_npu.platforms import PLATFORMS
+from tfbert_npu.quantize.calibration import read_texts
 
 FORMATS = ("rknn", "onnx", "saved-model")
 
 
-_HEADS = [head.name for head in heads()]
+class _Formats(click.Group):
+    """Says how `export MODEL OUT --format ...` of 0.1 is written today."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in FORMATS:
+            words = [part for arg in args for part in arg.split("=", 1)]
+            after = words[words.index("--format") + 1 :] if "--format" in words else []
+            wanted = after[0] if after and after[0] in FORMATS else "rknn"
+            ctx.fail(
+                f"{args[0]!r} is no format (known are {', '.join(FORMATS)}); the format is a command of its "
+                f"own and --format is gone: tfbert-npu export {wanted} MODEL OUT"
+            )
+        return super().resolve_command(ctx, args)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if args and args[0].startswith("-") and args[0] not in ("-h", "--help"):
+            self.resolve_command(ctx, args)
+        return super().parse_args(ctx, args)
 
 
 class _Shapes(click.ParamType):
@@ -63,6 +83,11 @@ def _read_config(ctx: click.Context, param: click.Parameter, value: Path | None)
     known = {option.name for option in ctx.command.params if option.name not in ("config", "help")}
     options = {str(name).replace("-", "_"): setting for name, setting in content.items()}
     strange = sorted(options.keys() - known)
+    if "format" in strange:
+        raise click.BadParameter(
+            f"{value} holds 'format', which is gone; take it out and call tfbert-npu export "
+            f"{options['format']} --config {value.name}"
+        )
     if strange:
         raise click.BadParameter(
             f"{value} holds unknown options {', '.join(strange)}; "
@@ -71,10 +96,23 @@ def _read_config(ctx: click.Context, param: click.Parameter, value: Path | None)
     ctx.default_map = {**(ctx.default_map or {}), **options}
 
 
-@click.command()
-@click.argument("model")
-@click.argument("out", type=click.Path(path_type=Path))
-@click.option(
+def _lines(path: Path | None) -> tuple[str, ...] | None:
+    if path is None:
+        return None
+    texts = read_texts(path)
+    if not texts:
+        raise ValueError(f"{path} holds no text; put one on each line")
+    return texts
+
+
+@click.group(cls=_Formats)
+def export() -> None:
+    """Write a model for the NPU (rknn), as ONNX (onnx), or as a TF-Hub SavedModel (saved-model)."""
+
+
+_MODEL = click.argument("model")
+_OUT = click.argument("out", type=click.Path(path_type=Path))
+_CONFIG = click.option(
     "--config",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     is_eager=True,
@@ -82,7 +120,27 @@ def _read_config(ctx: click.Context, param: click.Parameter, value: Path | None)
     callback=_read_config,
     help="YAML file with any of these options, and model and out.",
 )
-@click.option("--format", "format", type=click.Choice(FORMATS), default="rknn", show_default=True)
+_HEAD = click.option(
+    "--head",
+    type=click.Choice([head.name for head in heads()]),
+    help="By default what the checkpoint's config.json says.",
+)
+_OUTPUTS = click.option(
+    "--outputs", type=_Names(), help="Names separated by commas; encoder_outputs is every layer."
+)
+_EMBEDDINGS = click.option(
+    "--embeddings", type=click.Choice(["inside", "host"]), default="inside", show_default=True
+)
+_POSITIONS = click.option(
+    "--masked-positions", type=click.IntRange(min=1), help="Logits at that many positions only."
+)
+_OVERWRITE = click.option("--overwrite", is_flag=True, help="Replace OUT if it holds something.")
+
+
+@export.command()
+@_MODEL
+@_OUT
+@_CONFIG
 @click.option("--platform", type=click.Choice(PLATFORMS), default="rk3588", show_default=True)
 @click.option(
     "--shapes",
@@ -97,19 +155,17 @@ def _read_config(ctx: click.Context, param: click.Parameter, value: Path | None)
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="Texts for int8, one per line; by default our own.",
 )
-@click.option(
-    "--head",
-    type=click.Choice(_HEADS),
-    help="By default what the checkpoint's config.json says.",
-)
-@click.option("--outputs", type=_Names(), help="Names separated by commas; encoder_outputs is every layer.")
+@_HEAD
+@_OUTPUTS
 @click.option("--layout", type=click.Choice(get_args(Layout)), default="dynamic", show_default=True)
-@click.option("--embeddings", type=click.Choice(["inside", "host"]), default="inside", show_default=True)
-@click.option("--masked-positions", type=click.IntRange(min=1), help="Logits at that many positions only.")
+@_EMBEDDINGS
+@_POSITIONS
 @click.option("--optimization-level", type=click.IntRange(0, 3), default=3, show_default=True)
 @click.option("--single-core", is_flag=True, help="For one core of an RK3588 only.")
 @click.option(
-    "--tokenizer", type=click.Path(file_okay=False, path_type=Path), help="Directory with vocab.txt."
+    "--tokenizer",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Directory with vocab.txt or tokenizer.json.",
 )
 @click.option(
     "--texts",
@@ -123,7 +179,7 @@ def _read_config(ctx: click.Context, param: click.Parameter, value: Path | None)
 )
 @click.option("--min-cosine", type=click.FloatRange(-1, 1), help="The gate's threshold.")
 @click.option("--strict", is_flag=True, help="Fail if the CPU computes what the NPU should.")
-@click.option("--overwrite", is_flag=True, help="Replace OUT if it holds something.")
+@_OVERWRITE
 @click.option("--python", help="Interpreter or environment that has rknn-toolkit2.")
 @click.option("--toolkit-version", help="Demand this version of rknn-toolkit2.")
 @click.option(
@@ -133,50 +189,37 @@ def _read_config(ctx: click.Context, param: click.Parameter, value: Path | None)
     "--memory-limit", type=click.FloatRange(min=0.1), default=16.0, show_default=True, metavar="GIB"
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the manifest.")
-def export(model: str, out: Path, format: str, **options: Any) -> None:
-    """Export MODEL, a directory or a hub repository, to OUT.
+def rknn(
+    model: str,
+    out: Path,
+    platform: str,
+    calibration: Path | None,
+    texts: Path | None,
+    time_limit: float,
+    memory_limit: float,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Compile MODEL, a directory or a hub repository, for the NPU into the directory OUT.
 
-    OUT is a directory for rknn and saved-model, a file for onnx. It appears whole or not at all.
+    OUT appears whole or not at all.
     """
-    if format == "rknn":
-        _export_rknn(model, out, options)
-    elif format == "onnx":
-        _export_onnx(model, out, options)
-    else:
-        _export_saved_model(model, out, options)
-
-
-def _export_rknn(model: str, out: Path, options: dict[str, Any]) -> None:
     from tfbert_npu.export.rknn import export_rknn
     from tfbert_npu.rknn.worker import Limits
 
+    limits = Limits(time_limit, int(memory_limit * 2**30))
     with Steps() as say:
         manifest = export_rknn(
             model,
             out,
-            options["platform"],
-            options["shapes"],
-            options["precision"],
-            _lines(options["calibration"]),
-            head=options["head"],
-            outputs=options["outputs"],
-            layout=options["layout"],
-            embeddings=options["embeddings"],
-            masked_positions=options["masked_positions"],
-            optimization_level=options["optimization_level"],
-            single_core=options["single_core"],
-            tokenizer=options["tokenizer"],
-            texts=_lines(options["texts"]),
-            min_cosine=options["min_cosine"],
-            max_cost=options["max_cost"],
-            strict=options["strict"],
-            overwrite=options["overwrite"],
-            python=options["python"],
-            toolkit_version=options["toolkit_version"],
-            limits=Limits(options["time_limit"], int(options["memory_limit"] * 2**30)),
+            platform,
+            calibration=_lines(calibration),
+            texts=_lines(texts),
+            limits=limits,
             on_progress=say,
+            **options,
         )
-    if options["as_json"]:
+    if as_json:
         click.echo(manifest.to_json(), nl=False)
         return
     from tfbert_npu.cli.inspect import show_manifest
@@ -184,66 +227,35 @@ def _export_rknn(model: str, out: Path, options: dict[str, Any]) -> None:
     show_manifest(out, manifest)
 
 
-def _export_onnx(model: str, out: Path, options: dict[str, Any]) -> None:
+@export.command()
+@_MODEL
+@_OUT
+@_CONFIG
+@_HEAD
+@_OUTPUTS
+@_EMBEDDINGS
+@_POSITIONS
+@_OVERWRITE
+def onnx(model: str, out: Path, overwrite: bool, **options: Any) -> None:
+    """Write MODEL, a directory or a hub repository, as the ONNX file OUT."""
     from tfbert_npu.export.onnx_file import export_onnx
 
-    if out.exists() and not options["overwrite"]:
+    if out.exists() and not overwrite:
         raise FileExistsError(f"{out} exists; choose another file or pass --overwrite")
     with Steps() as say:
         say("writing ONNX")
-        export_onnx(
-            model,
-            out,
-            options["outputs"],
-            head=options["head"],
-            embeddings=options["embeddings"],
-            masked_positions=options["masked_positions"],
-        )
+        export_onnx(model, out, **options)
     click.echo(f"{out}: {out.stat().st_size / 2**20:.1f} MB, any batch and length")
 
 
-def _export_saved_model(model: str, out: Path, options: dict[str, Any]) -> None:
+@export.command("saved-model")
+@_MODEL
+@_OUT
+@_CONFIG
+@_OVERWRITE
+def saved_model(model: str, out: Path, overwrite: bool) -> None:
+    """Write MODEL, a directory or a hub repository, as a TF-Hub SavedModel: its task head, or its encoder."""
     from tfbert_npu.errors import require
 
-    saved_model = require("tfbert_npu.export.saved_model", "tf")
-    if out.is_dir() and any(out.iterdir()) and not options["overwrite"]:
-        raise FileExistsError(f"{out} is not empty; choose another directory or pass --overwrite")
-    from tfbert_npu.models.encoder import BertEncoder
-
-    saved_model.export_saved_model(BertEncoder.from_pretrained(model), out)
+    require("tfbert_npu.export.saved_model", "tf").export_saved_model(model, out, overwrite=overwrite)
     click.echo(f"{out}: a TF-Hub SavedModel")
-
-
-def _lines(path: Path | None) -> list[str] | None:
-    if path is None:
-        return None
-    try:
-        lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start})") from error
-    if not lines:
-        raise ValueError(f"{path} holds no text; put one on each line")
-    return lines
-
-
-class Steps:
-    """Steps of long work on standard error: a spinner on a terminal, plain lines elsewhere."""
-
-    def __enter__(self) -> Callable[[str], None]:
-        from rich.console import Console
-
-        self._console = Console(stderr=True)
-        self._status = self._console.status("starting")
-        if not self._console.is_terminal:
-            return lambda line: click.echo(line, err=True)
-        self._status.start()
-        return self._say
-
-    def __exit__(self, *error: object) -> None:
-        self._status.stop()
-
-    def _say(self, line: str) -> None:
-        if line.startswith("warning"):
-            self._console.print(line, style="yellow", markup=False)
-        else:
-            self._status.update(line)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from tfbert_npu.cli.progress import Steps
 from tfbert_npu.rknn.toolchain import (
     DEFAULT_VERSION,
     SUPPORTED_VERSIONS,
@@ -31,8 +32,6 @@ def toolchain() -> None:
 @click.option("--base-python", help="Interpreter to build on, 3.10 to 3.12; by default this one.")
 def install(version: str, directory: Path | None, with_torch: bool, base_python: str | None) -> None:
     """Download rknn-toolkit2 and what it needs, about 125 MB; nothing if it is there."""
-    from tfbert_npu.cli.export import Steps
-
     with Steps() as say:
         found = install_toolchain(
             version, directory, with_torch=with_torch, base_python=base_python, on_progress=say

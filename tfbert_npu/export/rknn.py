@@ -85,7 +85,8 @@ def export_rknn(
         model: A `BertEncoder`, its `.mlm`, one of the `BertFor...` models, or the directory or hub repository
             of a checkpoint.
         out_dir: The directory to make.
-        target_platform: `"rk3588"`, `"rk3588s"`, `"rk3576"`, `"rk3562"`, `"rk3566"` or `"rk3568"`.
+        target_platform: `"rk3588"`, `"rk3588s"`, `"rk3588s2"`, `"rk3576"`, `"rk3562"`, `"rk3566"`,
+            `"rk3568"` or `"rv1126b"`.
         shapes: (batch, length in tokens) pairs to compile for; an NPU takes no other. `"buckets"`: those of
             `export.options.buckets`, for texts of every length with little padding.
         precision: `"fp16"`; `"w8a8"`: int8 products with exact transforms before them, and float16 for the

@@ -6,11 +6,19 @@ import os
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tfbert_npu.checkpoints.tfhub import CONFIG_ASSET
-from tfbert_npu.errors import require
+from tfbert_npu.checkpoints.repository import local_directory
+from tfbert_npu.checkpoints.tfhub import CONFIG_ASSET, PREPROCESSOR_ASSET
+from tfbert_npu.errors import CheckpointError, require
 from tfbert_npu.export.delegated import refuse_delegated
+from tfbert_npu.export.directory import check_target, staged
+from tfbert_npu.export.saved_preprocessor import SETTINGS, preprocessor_root, write_settings
+from tfbert_npu.hub.models import named_head
+from tfbert_npu.hub.pull import pull_from_hub
+
+if TYPE_CHECKING:
+    from tfbert_npu.preprocess import BertPreprocessor
 
 ENCODER_INPUTS = ("input_word_ids", "input_mask", "input_type_ids")
 MLM_POSITIONS = "masked_lm_positions"
@@ -22,6 +30,8 @@ def export_saved_model(
     *,
     vocab_file: str | os.PathLike[str] | None = None,
     do_lower_case: bool | None = None,
+    preprocessor: BertPreprocessor | None = None,
+    overwrite: bool = False,
 ) -> None:
     """Write a layer or model as a SavedModel that others call, and train, without this package.
 
@@ -35,16 +45,21 @@ def export_saved_model(
       process that loads it must import tensorflow_text first.
     - A task head, or a functional Keras model: its `__call__`, with `training`.
 
-    The directory is there whole or not at all, and an existing one is not touched.
+    The directory is there whole or not at all.
 
     Args:
-        layer_or_model: What to write. An encoder in it that runs on an NPU must be undelegated first.
+        layer_or_model: What to write, or the directory or hub repository of a checkpoint: its task head if
+            `config.json` names one, else its encoder, with its vocabulary. An encoder that runs on an NPU
+            must be undelegated first.
         path: Directory to write; it must not exist or be empty.
         vocab_file: The encoder's vocabulary; by default that of the repository it was pulled from.
         do_lower_case: Whether text is lower-cased for it; by default what that repository says.
+        preprocessor: The model's, in place of `vocab_file` and `do_lower_case`; its vocabulary and settings
+            go along, and `pull_from_hub(path, component="preprocessor")` gives it back.
+        overwrite: Replace a directory that is not empty, once the new one is complete.
 
     Raises:
-        FileExistsError: `path` exists and is not an empty directory.
+        FileExistsError: `path` exists and is not an empty directory, and `overwrite` is not set.
         ValueError: Not something that can be exported; the message says why.
 
     Example:
@@ -59,22 +74,45 @@ def export_saved_model(
         True
     """
     tf = require("tensorflow", "tf")
-    target = Path(path)
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise FileExistsError(f"{target} exists; remove it or choose another path")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as scratch:
-        # Assets are read when the SavedModel is written, so those that are made for it must outlive that.
-        root, signatures = _root(layer_or_model, vocab_file, do_lower_case, Path(scratch))
-        written = Path(scratch, "saved_model")
-        tf.saved_model.save(root, os.fspath(written), signatures=signatures)
-        if target.is_dir():
-            target.rmdir()
-        written.rename(target)
+    target = Path(path).expanduser().absolute()
+    check_target(target, overwrite=overwrite)
+    if isinstance(layer_or_model, (str, os.PathLike)):
+        found = pull_parts(layer_or_model)
+        layer_or_model, preprocessor = found[0], preprocessor or found[1]
+    # Assets are read when the SavedModel is written, so those that are made for it must outlive that.
+    with tempfile.TemporaryDirectory(prefix="tfbert-npu-") as scratch:
+        root, signatures = _root(layer_or_model, vocab_file, do_lower_case, preprocessor, Path(scratch))
+        with staged(target, overwrite=overwrite) as staging:
+            tf.saved_model.save(root, os.fspath(staging), signatures=signatures)
+
+
+def pull_parts(model: str | os.PathLike[str]) -> tuple[Any, BertPreprocessor | None]:
+    """A checkpoint's model and its preprocessor, None where it has no vocabulary.
+
+    Masked language models come as encoders, whose SavedModels have `.mlm`, as TF-Hub's.
+    """
+    layer = pull_from_hub(model, component="model" if _names_a_head(model) else "auto")
+    try:
+        return layer, pull_from_hub(model, component="preprocessor")
+    except (CheckpointError, FileNotFoundError):
+        return layer, None
+
+
+def _names_a_head(model: str | os.PathLike[str]) -> bool:
+    directory = local_directory(model, lambda files: [name for name in files if name == "config.json"])
+    try:
+        head = named_head(directory / "config.json")
+    except (OSError, ValueError):  # another form, or damaged: loading says how
+        return False
+    return head is not None and not head.mlm
 
 
 def _root(
-    layer: Any, vocab_file: Any, do_lower_case: bool | None, scratch: Path
+    layer: Any,
+    vocab_file: str | os.PathLike[str] | None,
+    do_lower_case: bool | None,
+    preprocessor: BertPreprocessor | None,
+    scratch: Path,
 ) -> tuple[Any, dict[str, Any]]:
     from tfbert_npu.models.encoder import BertEncoder
     from tfbert_npu.models.head import BertHead
@@ -82,20 +120,22 @@ def _root(
 
     refuse_delegated(layer)
     if isinstance(layer, BertPreprocessor):
-        from tfbert_npu.export.saved_preprocessor import preprocessor_root
-
         return preprocessor_root(layer, scratch)
     if isinstance(layer, BertHead):
-        return _head_root(layer)
-    if isinstance(layer, BertEncoder):
-        return _encoder_root(layer, vocab_file, do_lower_case, scratch)
-    return _model_root(layer)
+        root, signatures = _head_root(layer)
+        layer.config.to_json(scratch / "config.json", layer.architecture)
+        encoder = layer.encoder
+    elif isinstance(layer, BertEncoder):
+        root, signatures = _encoder_root(layer)
+        layer.config.to_json(scratch / "config.json")
+        encoder = layer
+    else:
+        return _model_root(layer)
+    _add_assets(root, encoder, vocab_file, do_lower_case, preprocessor, scratch)
+    return root, signatures
 
 
-def _encoder_root(
-    encoder: Any, vocab_file: Any, do_lower_case: bool | None, scratch: Path
-) -> tuple[Any, dict[str, Any]]:
-    import tensorflow as tf
+def _encoder_root(encoder: Any) -> tuple[Any, dict[str, Any]]:
 
     encoder.build()
     inputs = list(ENCODER_INPUTS if encoder.config.type_vocab_size else ENCODER_INPUTS[:2])
@@ -105,31 +145,47 @@ def _encoder_root(
         specs = _specs([*inputs, MLM_POSITIONS])
         root.mlm = _callable_root(encoder.mlm, specs, list(encoder.mlm.variables))
         signatures["mlm"] = _signature(encoder.mlm, specs)
-    encoder.config.to_json(scratch / "config.json")
+    return root, signatures
+
+
+def _add_assets(
+    root: Any,
+    encoder: Any,
+    vocab_file: str | os.PathLike[str] | None,
+    do_lower_case: bool | None,
+    preprocessor: BertPreprocessor | None,
+    scratch: Path,
+) -> None:
+    """Configuration, vocabulary and casing as TF-Hub's encoders have them; the preprocessor's settings."""
+    import tensorflow as tf
+
     setattr(root, CONFIG_ASSET, tf.saved_model.Asset(os.fspath(scratch / "config.json")))
     vocab_file = vocab_file or getattr(encoder, "vocab_file", None)
+    if do_lower_case is None:
+        do_lower_case = getattr(encoder, "do_lower_case", None)
+    if preprocessor is not None:
+        settings = write_settings(preprocessor, scratch)
+        vocab_file, do_lower_case = scratch / "vocab.txt", bool(settings["lower_case"])
+        setattr(root, PREPROCESSOR_ASSET, tf.saved_model.Asset(os.fspath(scratch / SETTINGS)))
     if vocab_file is not None:
         if not Path(vocab_file).is_file():
             raise ValueError(f"vocab_file {vocab_file} does not exist; pass vocab_file= with the vocabulary")
         root.vocab_file = tf.saved_model.Asset(os.fspath(vocab_file))
-    if do_lower_case is None:
-        do_lower_case = getattr(encoder, "do_lower_case", None)
     if do_lower_case is not None:
         root.do_lower_case = tf.Variable(do_lower_case, trainable=False, name="do_lower_case")
-    return root, signatures
 
 
 def _head_root(head: Any) -> tuple[Any, dict[str, Any]]:
     """A task head; its inputs are the encoder's, [B, C, S] for multiple choice."""
     import tensorflow as tf
 
-    from tfbert_npu.models.heads import BertForMultipleChoice
-
     head.build()
     inputs = list(ENCODER_INPUTS if head.config.type_vocab_size else ENCODER_INPUTS[:2])
-    shape = [None] * (3 if isinstance(head, BertForMultipleChoice) else 2)
+    shape = [None] * (3 if head.spec.choices else 2)
     specs = {name: tf.TensorSpec(shape, tf.int32, name) for name in inputs}
-    return _callable_root(head, specs, list(head.variables)), {"serving_default": _signature(head, specs)}
+    return _callable_root(head, specs, list(head.variables)), {
+        "serving_default": _signature(head, specs, head.spec.outputs[0].name)
+    }
 
 
 def _model_root(model: Any) -> tuple[Any, dict[str, Any]]:
@@ -189,15 +245,15 @@ def _is_weight(variable: Any) -> bool:
     return variable.dtype.startswith(("float", "bfloat"))
 
 
-def _signature(layer: Any, specs: Any) -> Callable[..., Any]:
-    """Inference with named inputs and a flat dict of named outputs."""
+def _signature(layer: Any, specs: Any, only: str = "outputs") -> Callable[..., Any]:
+    """Inference with named inputs and a flat dict of named outputs; `only`: the name of one that has none."""
     import tensorflow as tf
 
     @tf.function(autograph=False, input_signature=[specs])
     def serve(inputs: Any) -> dict[str, Any]:
         outputs = layer(inputs, training=False)
         if not isinstance(outputs, dict):
-            outputs = {"outputs": outputs}
+            outputs = {only: outputs}
         flat = {}
         for name, value in outputs.items():
             if isinstance(value, (list, tuple)):

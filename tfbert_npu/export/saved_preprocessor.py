@@ -12,6 +12,18 @@ from tfbert_npu.checkpoints.tfhub import CONFIG_ASSET
 from tfbert_npu.preprocess.options import Trimming
 from tfbert_npu.preprocess.trimming import trim_pair
 
+SETTINGS = "preprocessor.json"
+
+
+def write_settings(preprocessor: Any, scratch: Path) -> dict[str, Any]:
+    """Write `vocab.txt` and `SETTINGS` of a `BertPreprocessor` to a directory; returns the settings."""
+    settings: dict[str, Any] = preprocessor.get_config()
+    (scratch / "vocab.txt").write_text(settings.pop("vocabulary"), encoding="utf-8")
+    for name in ("name", "trainable", "dtype"):
+        settings.pop(name, None)
+    (scratch / SETTINGS).write_text(json.dumps(settings, indent=2), encoding="utf-8")
+    return settings
+
 
 def preprocessor_root(preprocessor: Any, scratch: Path) -> tuple[Any, dict[str, Any]]:
     """The root object to save, and its signatures.
@@ -36,13 +48,9 @@ def preprocessor_root(preprocessor: Any, scratch: Path) -> tuple[Any, dict[str, 
     root.bert_pack_inputs = _packing(preprocessor)
     # Look-up tables that the functions use; without them they could not be saved.
     root.resources = list(preprocessor._graph.tokenizer.resources)
-    settings = preprocessor.get_config()
-    (scratch / "vocab.txt").write_text(settings.pop("vocabulary"), encoding="utf-8")
-    for name in ("name", "trainable", "dtype"):
-        settings.pop(name, None)
-    (scratch / "preprocessor.json").write_text(json.dumps(settings, indent=2), encoding="utf-8")
+    write_settings(preprocessor, scratch)
     root.vocab_file = tf.saved_model.Asset(os.fspath(scratch / "vocab.txt"))
-    setattr(root, CONFIG_ASSET, tf.saved_model.Asset(os.fspath(scratch / "preprocessor.json")))
+    setattr(root, CONFIG_ASSET, tf.saved_model.Asset(os.fspath(scratch / SETTINGS)))
 
     @tf.function(autograph=False, input_signature=[texts])
     def serve(sentences: Any) -> dict[str, Any]:

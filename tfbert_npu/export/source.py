@@ -85,9 +85,9 @@ def source_of(
     """
     spec = None if head is None else head_named(head)
     directory = None if tokenizer is None else Path(tokenizer).expanduser()
-    if directory is not None and not (directory / "vocab.txt").is_file():
+    if directory is not None and not _has_vocabulary(directory):
         raise FileNotFoundError(
-            f"{directory} holds no vocab.txt; give the directory of the model's tokenizer"
+            f"{directory} holds no vocab.txt or tokenizer.json; give the directory of the model's tokenizer"
         )
     if isinstance(model, ExportSource):
         source = model

@@ -54,16 +54,23 @@ def class_of(head: HeadSpec) -> Any:
     return BertHead.class_of(head)
 
 
+def named_head(config: Path) -> HeadSpec | None:
+    """The head that a `config.json` names; None if that is an encoder or unknown."""
+    values = json.loads(config.read_text(encoding="utf-8"))
+    named = values.get("architectures") if isinstance(values, dict) else None
+    head = head_of_class(str(named[0])) if isinstance(named, list) and named else None
+    return None if head == ENCODER else head
+
+
 def _named_head(folder: Path) -> HeadSpec:
     BertConfig.from_json(folder / "config.json", source="huggingface")  # says what is wrong with the file
-    values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    named = values.get("architectures") if isinstance(values, dict) else None
-    architecture = str(named[0]) if isinstance(named, list) and named else ""
-    head = head_of_class(architecture)
-    if head is None or head == ENCODER:
+    head = named_head(folder / "config.json")
+    if head is None:
+        named = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("architectures")
+        architecture = named[0] if isinstance(named, list) and named else None
         known = [f"Bert{head.suffix}" for head in heads() if head != ENCODER]
         raise CheckpointError(
-            f"{folder / 'config.json'} names the architecture {architecture or None!r}; known are "
+            f"{folder / 'config.json'} names the architecture {architecture!r}; known are "
             f"{', '.join(known)}, so call from_pretrained of the class you want, or pull its encoder"
         )
     return head

@@ -142,7 +142,13 @@ def _from_checkpoint(folder: Path, layout: Layout, component: Component, name: s
 
 def _from_saved_model(folder: Path, component: Component, trust: bool, allow_ops: Sequence[str]) -> Any:
     from tfbert_npu.checkpoints.saved_model import read_saved_model
-    from tfbert_npu.checkpoints.tfhub import kind_of, read_encoder, read_preprocessor
+    from tfbert_npu.checkpoints.tfhub import (
+        CONFIG_ASSET,
+        PREPROCESSOR_ASSET,
+        kind_of,
+        read_encoder,
+        read_preprocessor,
+    )
 
     model = read_saved_model(folder)
     model.refuse_dangerous_ops(allow_ops)
@@ -156,10 +162,14 @@ def _from_saved_model(folder: Path, component: Component, trust: bool, allow_ops
         if kind == "encoder":
             checkpoint = read_encoder(model)
             if component == "model":
-                from tfbert_npu.hub.models import build_model
+                from tfbert_npu.hub.models import build_model, named_head
 
-                return build_model(checkpoint, folder)
+                own = model.asset(CONFIG_ASSET) if model.child(0, CONFIG_ASSET) is not None else None
+                return build_model(checkpoint, folder, None if own is None else named_head(own))
             if component == "preprocessor":
+                if model.child(0, PREPROCESSOR_ASSET) is not None:
+                    spec = read_preprocessor(model)
+                    return _own_preprocessor(spec.vocabulary, spec.settings or {})
                 if checkpoint.vocabulary is None or checkpoint.lower_case is None:
                     raise CheckpointError(f"{folder} has no vocab_file and do_lower_case")
                 return _tfhub_preprocessor(checkpoint.vocabulary, checkpoint.lower_case, 128)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tfbert_npu.preprocess import BertTokenizer, Vocabulary
 from tfbert_npu.quantize.samples import Inputs
 
 SIZE = 64
@@ -50,7 +51,7 @@ def calibration_set(
     The texts are therefore sorted by length in tokens and one is drawn from each of `size` equal parts.
 
     Args:
-        tokenizer: Directory with the model's `vocab.txt`.
+        tokenizer: Directory with the model's `vocab.txt` or `tokenizer.json`.
         texts: To choose from.
         shape: (batch, length) in production; texts are padded or cut to it as there.
         size: Texts wanted; all are taken if there are no more.
@@ -65,8 +66,6 @@ def calibration_set(
         ValueError: Fewer than two different texts, all longer than the bucket, or of a language that the
             vocabulary does not know.
     """
-    from tfbert_npu.preprocess import BertTokenizer
-
     if isinstance(texts, str):
         raise ValueError("calibration must be a list of texts, not one string; put it into a list")
     if size < 2:
@@ -87,7 +86,7 @@ def calibration_set(
             f"every calibration text is longer than {length} tokens, so no padding would be seen; "
             "give texts of the lengths that the model will read, or a longer shape"
         )
-    _check_language(tokenizer, longer)
+    _check_language(encode.vocabulary, longer)
     rng = np.random.default_rng(seed)
     by_length = np.argsort(lengths, kind="stable")
     parts = np.array_split(by_length, min(size, len(unique)))
@@ -121,14 +120,11 @@ def resized(batches: Sequence[Mapping[str, np.ndarray]], shape: tuple[int, int])
     ]
 
 
-def _check_language(tokenizer: str | os.PathLike[str], encoded: Inputs) -> None:
-    vocabulary = (Path(tokenizer) / "vocab.txt").read_text(encoding="utf-8").split("\n")
-    if "[UNK]" not in vocabulary:
-        return
+def _check_language(vocabulary: Vocabulary, encoded: Inputs) -> None:
     ids, mask = encoded["input_word_ids"], encoded["input_mask"].astype(bool)
     # [CLS] and [SEP] are always known.
     words = int(mask.sum()) - 2 * len(ids)
-    unknown = int(np.count_nonzero(ids[mask] == vocabulary.index("[UNK]")))
+    unknown = int(np.count_nonzero(ids[mask] == vocabulary.unk_id))
     if unknown > _MOST_UNKNOWN * max(words, 1):
         raise ValueError(
             f"{unknown} of {words} calibration tokens are not in the vocabulary; "
