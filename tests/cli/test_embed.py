@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tfbert_npu import BertConfig, BertEncoder
+from tfbert_npu import BertConfig, BertEncoder, BertTokenizer
 
 
 def run(*arguments: object, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
@@ -95,8 +96,6 @@ def test_the_demo_without_its_model() -> None:
 @pytest.mark.parametrize("pooling", ["mean", "cls", "pooler"])
 def test_streamed_vectors_are_those_of_single_texts(model: Path, tmp_path: Path, pooling: str) -> None:
     """Many texts of many lengths, more than one window, empty lines among them, in their own order."""
-    from tfbert_npu import BertTokenizer
-
     rng = np.random.default_rng(3)
     texts = ["".join(rng.choice(list("abc defgh "), rng.integers(0, 90))).strip() for _ in range(150)]
     texts[7] = texts[149] = ""
@@ -119,6 +118,25 @@ def test_streamed_vectors_are_those_of_single_texts(model: Path, tmp_path: Path,
             "pooler": outputs["pooled_output"].numpy()[0],
         }[pooling]
         np.testing.assert_allclose(vectors[row], expected, rtol=0, atol=1e-5)
+
+
+def test_the_models_own_files_decide(model: Path, tmp_path: Path) -> None:
+    """[CLS], normalized, behind a prompt, cut off: what the sentence-transformers files say."""
+    directory = tmp_path / "sentence"
+    shutil.copytree(model, directory)
+    kinds = {"": "Transformer", "1_Pooling": "Pooling", "2_Normalize": "Normalize"}
+    modules = [{"path": path, "type": f"sentence_transformers.models.{kind}"} for path, kind in kinds.items()]
+    (directory / "modules.json").write_text(json.dumps(modules))
+    (directory / "1_Pooling").mkdir()
+    (directory / "1_Pooling" / "config.json").write_text('{"pooling_mode_cls_token": true}')
+    (directory / "config_sentence_transformers.json").write_text('{"prompts": {"query": "q r "}}')
+    command = ("embed", directory, "--output", tmp_path / "out.npy", "--prompt", "query", "--dimensions", 8)
+    result = run(*command, stdin=b"a b\nc\n")
+    assert result.returncode == 0, result.stderr
+    inputs = BertTokenizer.from_pretrained(model)(["q r a b", "q r c"], seq_length=64)
+    wanted = BertEncoder.from_pretrained(model)(inputs)["sequence_output"].numpy()[:, 0, :8]
+    wanted /= np.linalg.norm(wanted, axis=1, keepdims=True)
+    np.testing.assert_allclose(np.load(tmp_path / "out.npy"), wanted, rtol=0, atol=1e-5)
 
 
 def test_json_lines(model: Path, tmp_path: Path) -> None:
@@ -154,7 +172,14 @@ def test_wrong_bytes_name_their_line_and_leave_no_file(model: Path, tmp_path: Pa
     [
         (("embed",), 2, "Missing argument 'MODEL'"),
         (("embed", "MODEL", "--pooling", "max"), 2, "'max' is not one of 'mean', 'cls', 'pooler'"),
-        (("embed", "MODEL", "--seq-length", "65"), 2, "has positions for 64 tokens"),
+        (("embed", "MODEL", "--seq-length", "65"), 2, "takes 64 tokens at most"),
+        (("embed", "MODEL", "--prompt", "query"), 1, "the model has no prompt 'query'"),
+        (("embed", "MODEL", "--dimensions", "17"), 1, "dimensions must be between 1 and 16, got 17"),
+        (
+            ("embed", "MODEL", "--pooling", "cls", "--dimensions", "8"),
+            2,
+            "goes without --prompt and --dimensions",
+        ),
         (("embed", "MODEL", "--format", "npy"), 2, "standard output takes JSON lines only"),
         (("embed", "/does/not/exist"), 1, "is neither a directory nor a hub repository"),
         (("embed", "MODEL", "--input", "/does/not/exist"), 1, "No such file or directory"),

@@ -59,4 +59,4 @@ def test_a_checkpoint_has_no_backend(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tfbert_npu", "embed", str(tmp_path), "--backend", "onnx"]
     result = subprocess.run(command, input="a\n", capture_output=True, text=True, check=False)
     assert result.returncode == 1
-    assert "is no artifact directory: it holds no manifest.json" in result.stderr
+    assert "runs an artifact, and" in result.stderr

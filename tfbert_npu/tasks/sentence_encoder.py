@@ -81,8 +81,9 @@ class SentenceEncoder:
         longest = getattr(config, "max_position_embeddings", _LONGEST_DEFAULT)
         if shapes := getattr(encoder, "shapes", ()):  # a compiled model takes no more than its longest
             longest = max(length for _, length in shapes)
+        self.longest = int(longest)
         self.max_seq_length = min(self.options.max_seq_length or longest, longest)
-        self._encode: Callable[[Arrays], Arrays] = as_function(encoder)
+        self.run: Callable[[Arrays], Arrays] = as_function(encoder)
         self._close = getattr(encoder, "close", None)
 
     @classmethod
@@ -248,7 +249,7 @@ class SentenceEncoder:
             chosen = order[start : start + batch_size]
             width = -(-max(int(lengths[chosen].max()), 1) // _LENGTH_MULTIPLE) * _LENGTH_MULTIPLE
             batch = {name: np.ascontiguousarray(value[chosen, :width]) for name, value in inputs.items()}
-            states = np.asarray(self._encode(batch)["sequence_output"], np.float32)
+            states = np.asarray(self.run(batch)["sequence_output"], np.float32)
             rows.append(pool(states, batch["input_mask"], self.options.pooling, skipped))
         vectors = np.concatenate(rows)
         result = np.empty_like(vectors)
