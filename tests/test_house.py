@@ -53,7 +53,7 @@ def test_the_debts_never_grow() -> None:
     """Imports that climb, which the contract overlooks today. Lower the number when one is gone."""
     tool = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]
     (contract,) = tool["importlinter"]["contracts"]
-    assert len(contract["ignore_imports"]) <= 21
+    assert len(contract["ignore_imports"]) <= 20
 
 
 def test_one_version() -> None:

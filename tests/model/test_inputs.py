@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tfbert_npu import BertConfig, BertEncoder
-from tfbert_npu.models.inputs import check_inputs
+from tfbert_npu.inputs import check_inputs
 
 NAMES = ("input_word_ids", "input_mask", "input_type_ids")
 

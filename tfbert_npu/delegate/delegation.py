@@ -17,7 +17,7 @@ from tfbert_npu.delegate.missing import MissingOutput
 from tfbert_npu.delegate.settings import Settings
 from tfbert_npu.delegate.source import check_source
 from tfbert_npu.errors import ArtifactError
-from tfbert_npu.models.inputs import MASK, MLM_POSITIONS, TYPE_IDS, WORD_IDS, check_inputs
+from tfbert_npu.inputs import MASK, MLM_POSITIONS, TYPE_IDS, WORD_IDS, check_inputs
 from tfbert_npu.runtime.backend import Arrays
 from tfbert_npu.runtime.files import Artifact, artifact_sha256, is_artifact
 from tfbert_npu.runtime.load import open_model

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tfbert_npu.config import BertConfig
-from tfbert_npu.models.inputs import MLM_POSITIONS, WORD_IDS
+from tfbert_npu.inputs import MLM_POSITIONS, WORD_IDS
 
 HIDDEN_STATE = "encoder_outputs_"
 

@@ -11,11 +11,11 @@ import keras
 from keras import ops
 
 from tfbert_npu.config import BertConfig
+from tfbert_npu.inputs import MASK, TYPE_IDS, WORD_IDS, check_inputs
 from tfbert_npu.models.attention import attention_bias
 from tfbert_npu.models.block import TransformerBlock
 from tfbert_npu.models.common import dense
 from tfbert_npu.models.embeddings import BertEmbeddings
-from tfbert_npu.models.inputs import MASK, TYPE_IDS, WORD_IDS, check_inputs
 from tfbert_npu.models.mlm import MaskedLMEncoder
 from tfbert_npu.models.mlm_head import MaskedLMHead
 

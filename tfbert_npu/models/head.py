@@ -11,9 +11,9 @@ from keras import ops
 
 from tfbert_npu.config import BertConfig, ProblemType
 from tfbert_npu.heads import HeadSpec, LayerSpec
+from tfbert_npu.inputs import MLM_POSITIONS, check_inputs
 from tfbert_npu.models.common import dense, dropout
 from tfbert_npu.models.encoder import BertEncoder
-from tfbert_npu.models.inputs import MLM_POSITIONS, check_inputs
 
 
 class BertHead(keras.Model):

@@ -8,8 +8,8 @@ from typing import Any
 import keras
 
 from tfbert_npu.heads import CAUSAL_LM, MASKED_LM, PRETRAINING
+from tfbert_npu.inputs import MLM_POSITIONS
 from tfbert_npu.models.head import BertHead, cross_entropy
-from tfbert_npu.models.inputs import MLM_POSITIONS
 from tfbert_npu.models.mlm_head import gather_positions
 
 

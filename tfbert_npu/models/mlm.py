@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 
-from tfbert_npu.models.inputs import MLM_POSITIONS, check_inputs
+from tfbert_npu.inputs import MLM_POSITIONS, check_inputs
 from tfbert_npu.models.mlm_head import gather_positions
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from tfbert_npu.artifact.embeddings import HostEmbeddings
 from tfbert_npu.artifact.manifest import TensorSpec
 from tfbert_npu.config import BertConfig
-from tfbert_npu.models.inputs import MASK, MLM_POSITIONS, TYPE_IDS, WORD_IDS, check_inputs
+from tfbert_npu.inputs import MASK, MLM_POSITIONS, TYPE_IDS, WORD_IDS, check_inputs
 from tfbert_npu.runtime.backend import Arrays, BackendName, Shape
 from tfbert_npu.runtime.batches import as_integers, assembled, check_finite, check_types, fit
 from tfbert_npu.runtime.errors import BackendError

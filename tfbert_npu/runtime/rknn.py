@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from tfbert_npu.errors import ArtifactError
-from tfbert_npu.models.inputs import MASK
+from tfbert_npu.inputs import MASK
 from tfbert_npu.platforms import Platform
 from tfbert_npu.runtime import soc
 from tfbert_npu.runtime.backend import Arrays, BackendName, Shape, filled, named, ordered

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tfbert_npu.config import BertConfig
-from tfbert_npu.models.inputs import MLM_POSITIONS, check_inputs
+from tfbert_npu.inputs import MLM_POSITIONS, check_inputs
 from tfbert_npu.preprocess import BertTokenizer
 
 Inputs = dict[str, np.ndarray]
