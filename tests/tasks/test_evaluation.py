@@ -10,6 +10,7 @@ import tiny_bert
 from click.testing import CliRunner
 from test_asking import TOKENIZER, saved
 
+from tests.runtime.encoders import export_small
 from tfbert_npu import BertForSequenceClassification, BertForTokenClassification
 from tfbert_npu.cli import cli
 from tfbert_npu.tasks import classify
@@ -24,6 +25,7 @@ from tfbert_npu.tasks.evaluation import (
 )
 from tfbert_npu.tasks.examples import TextExample
 from tfbert_npu.tasks.text_files import DataError
+from tfbert_npu.train.fine_tuning import save_tokenizer
 
 
 def pairs(expected, found):
@@ -150,6 +152,24 @@ def test_the_command(classifier):
     assert run("classify").exit_code == 2
     assert run("classify", model).exit_code == 2
     assert "runs on tf alone" in str(run("classify", model, "--data", data, "--backend", "onnx").exception)
+
+
+def test_an_artifact_beside_its_checkpoint(classifier):
+    directory, accuracy = classifier
+    model = BertForSequenceClassification.from_pretrained(directory / "model")
+    export_small(model, directory / "artifact")
+    save_tokenizer(TOKENIZER, directory / "artifact", "bert", 64)
+    result = run(
+        "classify", directory / "model", directory / "artifact", "--data", directory / "a.csv", "--json"
+    )
+    assert result.exit_code == 0, result.exception
+    checkpoint, artifact = json.loads(result.stdout)
+    assert artifact["metrics"] == checkpoint["metrics"]
+    assert artifact["metrics"]["accuracy"] == pytest.approx(accuracy)
+    assert artifact["difference"]["value"] == 0.0
+    saved(BertForSequenceClassification, directory / "other", labels=["good", "worse"])
+    result = run("classify", directory / "model", directory / "other", "--data", directory / "a.csv")
+    assert "other has other labels than" in str(result.exception)
 
 
 def test_entities_by_the_command(tmp_path):
