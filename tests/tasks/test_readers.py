@@ -47,6 +47,7 @@ def test_several_labels(tmp_path):
     ("name", "content", "message"),
     [
         ("a.csv", "sentence,label\nx,y\n", r"has no column 'text'; it has 'sentence', 'label'"),
+        ("a.csv", "text,\rx,label\n", r"line .: .*correct the quotes"),
         ("a.csv", "", r"has no column 'text', 'label'; it has none"),
         ("a.csv", "text,label\nx,y,z\n", r"line 2: expected 2 columns \(text, label\)"),
         ("a.csv", "text,label\nx\n", r"line 2: expected 2 columns"),
@@ -104,6 +105,11 @@ def test_csv_delimiters(tmp_path, mark):
 def test_gzip(tmp_path):
     (tmp_path / "a.csv.gz").write_bytes(gzip.compress(b"text,label\nx,y\n"))
     assert list(read_texts(tmp_path / "a.csv.gz")) == [TextExample("x", None, "y")]
+    whole = gzip.compress(b"text,label\nx,y\n")
+    for damaged in (whole[:-9], whole[:12] + b"\xff\xff" + whole[14:]):
+        (tmp_path / "b.csv.gz").write_bytes(damaged)
+        with pytest.raises(DataError, match="damaged gzip"):
+            list(read_texts(tmp_path / "b.csv.gz"))
     (tmp_path / "b.csv.gz").write_bytes(b"text,label\n")
     with pytest.raises(DataError, match="damaged gzip"):
         list(read_texts(tmp_path / "b.csv.gz"))

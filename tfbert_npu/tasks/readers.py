@@ -60,12 +60,7 @@ def _read_csv(
     csv.field_size_limit(sys.maxsize)
     if delimiter is None:
         header = next((line for _, line in read_text_lines(path)), "")
-        fits = (
-            mark
-            for mark in _DELIMITERS
-            if set(columns) <= set(next(csv.reader([header], delimiter=mark), ()))
-        )
-        delimiter = next(fits, ",")
+        delimiter = next((mark for mark in _DELIMITERS if _has_columns(header, mark, columns)), ",")
     lines = (line for _, line in read_text_lines(path))
     # Without "strict" a stray quote would swallow the lines after it in silence.
     rows = csv.DictReader(lines, delimiter=delimiter, strict=True)
@@ -81,6 +76,13 @@ def _read_csv(
         raise DataError(
             f"{path} line {rows.reader.line_num}: {error}; correct the quotes there or before"
         ) from error
+
+
+def _has_columns(header: str, delimiter: str, columns: Sequence[str]) -> bool:
+    try:
+        return set(columns) <= set(next(csv.reader([header], delimiter=delimiter), ()))
+    except csv.Error:  # a carriage return outside of quotes
+        return False
 
 
 def _read_tsv(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, Any]]]:

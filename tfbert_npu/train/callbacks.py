@@ -192,7 +192,7 @@ class ProgressBar(keras.callbacks.Callback):
             TextColumn("epoch {task.fields[epoch]}"),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("loss {task.fields[loss]:.4f}"),
+            TextColumn("{task.fields[loss]}"),
             TimeRemainingColumn(),
             console=self._console,
         )
@@ -202,13 +202,14 @@ class ProgressBar(keras.callbacks.Callback):
             total=self.steps,
             completed=self.position.step,
             epoch=f"{epoch + 1}/{self.epochs}",
-            loss=float("nan"),
+            loss="",
         )
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """Move on."""
         if self._bar is not None:
-            self._bar.update(self._task, advance=1, loss=float((logs or {}).get("loss", float("nan"))))
+            loss = f"loss {float(logs['loss']):.4f}" if logs and "loss" in logs else ""
+            self._bar.update(self._task, advance=1, loss=loss)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """End the bar and say the epoch's results."""
