@@ -127,6 +127,16 @@ def test_a_saved_model_keeps_the_head_and_its_preprocessor_and_replaces_the_old_
     np.testing.assert_allclose(logits, expected, atol=1e-6)
 
 
+def test_onnx_as_a_directory_answers_without_a_toolchain(tmp_path, checkpoint):
+    out = tmp_path / "out"
+    done = call("export", "onnx", checkpoint, out, XDG_DATA_HOME=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert {path.name for path in out.iterdir()} == {"config.json", "manifest.json", "model.onnx"}
+    shown = call("inspect", out)
+    assert shown.returncode == 0, shown.stderr
+    assert "token_classification, fp32" in shown.stdout
+
+
 @pytest.mark.parametrize("shapes", ["128", "1x", "x128", "ax1", "1x128,", "-1x128"])
 def test_shapes_are_batch_by_length(tmp_path, checkpoint, shapes):
     done = call("export", "rknn", checkpoint, tmp_path / "out", f"--shapes={shapes}")

@@ -9,6 +9,8 @@ import numpy as np
 import onnx
 import pytest
 
+from tests.export.models import bert, padded_inputs, run_torch
+from tfbert_npu.artifact.manifest import Manifest
 from tfbert_npu.export.gate import GateError
 from tfbert_npu.export.onnx_file import export_onnx, run_onnx
 
@@ -180,3 +182,29 @@ def test_a_tf_hub_module_equals_its_published_outputs(shared, tmp_path):
 def test_a_google_checkpoint_is_exported(shared, tmp_path):
     path = export_onnx(shared / "data/weights/tf1_keras_bert_toy", tmp_path / "m.onnx")
     assert [value.name for value in onnx.load(path).graph.output] == ["sequence_output", "pooled_output"]
+
+
+@pytest.mark.parametrize("embeddings", ["inside", "host"])
+def test_a_directory_runs_on_the_cpu_without_the_toolchain(tmp_path, embeddings):
+    """transformers wrote the weights and says what the logits are."""
+    from tfbert_npu import load_npu
+
+    config, _, model = bert("BertForSequenceClassification", num_labels=3)
+    source = tmp_path / "source"
+    model.save_pretrained(source)
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"w{n}" for n in range(92))]
+    (source / "vocab.txt").write_text("".join(f"{piece}\n" for piece in pieces))
+    out = tmp_path / "out"
+    assert export_onnx(source, out, embeddings=embeddings) == out
+    inputs = padded_inputs(config)
+    least = 1e-5 if embeddings == "inside" else 2e-3  # on the host the tables are in float16
+    with load_npu(out, backend="onnx") as loaded:
+        got = loaded(inputs)["logits"]
+    assert Manifest.read(out).parity["logits"]["cosine"] > 0.9999
+    np.testing.assert_allclose(got, run_torch(model, inputs).logits.numpy(), atol=least)
+    assert (out / "vocab.txt").read_bytes() == (source / "vocab.txt").read_bytes()
+    with pytest.raises(FileExistsError, match="not empty"):
+        export_onnx(source, out)
+    export_onnx(source, out, embeddings=embeddings, overwrite=True)
+    with pytest.raises(ValueError, match="any batch and length"):
+        export_onnx(source, tmp_path / "fixed", batch=2)

@@ -134,6 +134,11 @@ _EMBEDDINGS = click.option(
 _POSITIONS = click.option(
     "--masked-positions", type=click.IntRange(min=1), help="Logits at that many positions only."
 )
+_TOKENIZER = click.option(
+    "--tokenizer",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Directory with vocab.txt or tokenizer.json.",
+)
 _OVERWRITE = click.option("--overwrite", is_flag=True, help="Replace OUT if it holds something.")
 
 
@@ -162,11 +167,7 @@ _OVERWRITE = click.option("--overwrite", is_flag=True, help="Replace OUT if it h
 @_POSITIONS
 @click.option("--optimization-level", type=click.IntRange(0, 3), default=3, show_default=True)
 @click.option("--single-core", is_flag=True, help="For one core of an RK3588 only.")
-@click.option(
-    "--tokenizer",
-    type=click.Path(file_okay=False, path_type=Path),
-    help="Directory with vocab.txt or tokenizer.json.",
-)
+@_TOKENIZER
 @click.option(
     "--texts",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
@@ -235,17 +236,22 @@ def rknn(
 @_OUTPUTS
 @_EMBEDDINGS
 @_POSITIONS
+@_TOKENIZER
 @_OVERWRITE
 def onnx(model: str, out: Path, overwrite: bool, **options: Any) -> None:
-    """Write MODEL, a directory or a hub repository, as the ONNX file OUT."""
+    """Write MODEL, a directory or a hub repository, as ONNX.
+
+    OUT is a file if its name ends in .onnx; otherwise a directory that embed and the other commands take.
+    """
     from tfbert_npu.export.onnx_file import export_onnx
 
-    if out.exists() and not overwrite:
+    if out.is_file() and not overwrite:
         raise FileExistsError(f"{out} exists; choose another file or pass --overwrite")
     with Steps() as say:
         say("writing ONNX")
-        export_onnx(model, out, **options)
-    click.echo(f"{out}: {out.stat().st_size / 2**20:.1f} MB, any batch and length")
+        export_onnx(model, out, overwrite=overwrite, **options)
+    file = out / "model.onnx" if out.is_dir() else out
+    click.echo(f"{file}: {file.stat().st_size / 2**20:.1f} MB, any batch and length")
 
 
 @export.command("saved-model")

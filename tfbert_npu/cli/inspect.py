@@ -75,9 +75,14 @@ def show_manifest(path: Path, manifest: Manifest) -> None:
 
     console = Console()
     build = manifest.build
+    compiler = (
+        f"{build.get('target_platform', '')}, rknn-toolkit2 {build.get('toolkit_version', '')}"
+        if manifest.rknn_files
+        else "ONNX for the CPU"
+    )
     console.print(
-        f"{path}: {manifest.head}, {manifest.precision}, {build.get('target_platform', '')}, rknn-toolkit2 "
-        f"{build.get('toolkit_version', '')}, embeddings {manifest.embeddings}, {manifest.layout}",
+        f"{path}: {manifest.head}, {manifest.precision}, {compiler}, "
+        f"embeddings {manifest.embeddings}, {manifest.layout}",
         markup=False,
         highlight=False,
         soft_wrap=True,

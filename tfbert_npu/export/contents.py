@@ -18,6 +18,7 @@ from tfbert_npu.export.card import write_card
 from tfbert_npu.export.options import RknnOptions, Shape
 from tfbert_npu.export.source import TOKENIZER_FILES, ExportSource
 from tfbert_npu.onnx.agreement import Agreement, summary, worst_of
+from tfbert_npu.onnx.model import EmbeddingPlace
 from tfbert_npu.quantize.hybrid import document_name
 from tfbert_npu.rknn.compiler import Signature
 from tfbert_npu.rknn.cost import Cost
@@ -52,31 +53,15 @@ class Exported:
 def write_contents(directory: Path, exported: Exported) -> Manifest:
     """Complete a directory that holds the .rknn files and `model.onnx`; the manifest comes last."""
     source, options = exported.source, exported.options
-    support: list[tuple[str, SupportKind]] = []
-    _write_config(directory, exported)
-    support.append(("config.json", "config"))
-    if options.embeddings == "host":
-        HostEmbeddings.from_state(source.state).save(directory)
-        support.append((EMBEDDINGS, "embeddings"))
-    if source.tokenizer is not None:
-        for name in TOKENIZER_FILES:
-            if (source.tokenizer / name).is_file():
-                shutil.copyfile(source.tokenizer / name, directory / name)
-                support.append((name, "tokenizer"))
+    blocks = {name: _rknn_block(exported, shapes) for name, shapes in options.files()}
+    support = _write_support(directory, source, options.embeddings, {"rknn": blocks})
     for name, _ in options.files():
         if (directory / document_name(name)).is_file():
             support.append((document_name(name), "quantization"))
     rows = {_key(shape): cost.rows() for shape, cost in exported.costs.items()}
     (directory / COSTS).write_text(json.dumps(rows) + "\n", encoding="utf-8")
     support += [(COSTS, "report"), ("compiler.log", "report")]
-    manifest = _manifest(
-        directory,
-        exported,
-        tuple(
-            SupportFile(name, kind, sha256_of(directory / name), (directory / name).stat().st_size)
-            for name, kind in support
-        ),
-    )
+    manifest = _manifest(directory, exported, _support_files(directory, support))
     manifest.write(directory)
     # No hash of the card: its author is meant to edit it.
     write_card(directory, exported.name, manifest)
@@ -136,14 +121,69 @@ def _manifest(directory: Path, exported: Exported, support: tuple[SupportFile, .
     )
 
 
-def _write_config(directory: Path, exported: Exported) -> None:
-    """`config.json` with rk-transformers' "rknn" block: relative path -> settings of that file."""
-    config, options = exported.source.config, exported.options
-    family = "DistilBert" if config.model_type == "distilbert" else "Bert"
-    values = config.to_huggingface(family + exported.source.head.suffix)
-    values["rknn"] = {name: _rknn_block(exported, shapes) for name, shapes in options.files()}
+def write_onnx_contents(
+    directory: Path,
+    source: ExportSource,
+    signature: Signature,
+    embeddings: EmbeddingPlace,
+    agreements: Mapping[str, Agreement],
+) -> Manifest:
+    """Complete a directory that holds `model.onnx` alone, for the CPU; the manifest comes last."""
+    support = _write_support(directory, source, embeddings, {})
+    path = directory / "model.onnx"
+    model = ModelFile(
+        path=path.name,
+        kind="onnx",
+        sha256=sha256_of(path),
+        size=path.stat().st_size,
+        shapes=(),
+        inputs=signature.inputs,
+        outputs=signature.outputs,
+        precision="fp32",
+    )
+    manifest = Manifest(
+        head=source.kind,
+        embeddings=embeddings,
+        layout="dynamic",
+        precision="fp32",
+        models=(model,),
+        support=_support_files(directory, support),
+        source_sha256=source.weights_sha256,
+        parity=summary(agreements),
+        created_by=f"tfbert-npu {__version__}",
+    )
+    manifest.write(directory)
+    return manifest
+
+
+def _write_support(
+    directory: Path, source: ExportSource, embeddings: EmbeddingPlace, more: Mapping[str, Any]
+) -> list[tuple[str, SupportKind]]:
+    """Write `config.json` with `more` in it, tables of the host, tokenizer; returns names and kinds.
+
+    In `more` is rk-transformers' "rknn" block: relative path -> settings of that file.
+    """
+    family = "DistilBert" if source.config.model_type == "distilbert" else "Bert"
+    values = {**source.config.to_huggingface(family + source.head.suffix), **more}
     text = json.dumps(values, indent=2, ensure_ascii=False)
     (directory / "config.json").write_text(text + "\n", encoding="utf-8")
+    support: list[tuple[str, SupportKind]] = [("config.json", "config")]
+    if embeddings == "host":
+        HostEmbeddings.from_state(source.state).save(directory)
+        support.append((EMBEDDINGS, "embeddings"))
+    if source.tokenizer is not None:
+        for name in TOKENIZER_FILES:
+            if (source.tokenizer / name).is_file():
+                shutil.copyfile(source.tokenizer / name, directory / name)
+                support.append((name, "tokenizer"))
+    return support
+
+
+def _support_files(directory: Path, support: list[tuple[str, SupportKind]]) -> tuple[SupportFile, ...]:
+    return tuple(
+        SupportFile(name, kind, sha256_of(directory / name), (directory / name).stat().st_size)
+        for name, kind in support
+    )
 
 
 def _rknn_block(exported: Exported, shapes: tuple[Shape, ...]) -> dict[str, Any]:

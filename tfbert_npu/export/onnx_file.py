@@ -1,4 +1,4 @@
-"""`export_onnx`: a model as one ONNX file."""
+"""`export_onnx`: a model as one ONNX file, or as an artifact directory for the CPU."""
 
 from __future__ import annotations
 
@@ -12,13 +12,15 @@ import numpy as np
 from tfbert_npu._files import replacing
 from tfbert_npu.artifact.embeddings import HostEmbeddings
 from tfbert_npu.errors import require
-from tfbert_npu.export.directory import explaining_full_disk
+from tfbert_npu.export.contents import write_onnx_contents
+from tfbert_npu.export.directory import check_target, explaining_full_disk, staged
 from tfbert_npu.export.gate import GateError
 from tfbert_npu.export.source import ExportSource, graph_of, outputs_of, source_of, tensorflow_reference
 from tfbert_npu.heads import OutputSpec
 from tfbert_npu.onnx.agreement import Agreement, compare, failures
 from tfbert_npu.onnx.model import Dim, EmbeddingPlace, GraphOptions
 from tfbert_npu.quantize.samples import random_inputs
+from tfbert_npu.rknn.compiler import Signature
 
 _ONNX_MIN_COSINE = 0.999999
 
@@ -34,6 +36,8 @@ def export_onnx(
     embeddings: EmbeddingPlace = "inside",
     masked_positions: Dim | None = None,
     check: bool = True,
+    tokenizer: str | os.PathLike[str] | None = None,
+    overwrite: bool = False,
 ) -> Path:
     """Write a model as ONNX (opset 17), straight from its weights.
 
@@ -43,7 +47,9 @@ def export_onnx(
     Args:
         model: A `BertEncoder`, its `.mlm`, one of the `BertFor...` models, or the directory or hub repository
             of a checkpoint.
-        path: The file; written whole or not at all.
+        path: A name that ends in `.onnx`: the file. Any other: an artifact directory with `model.onnx`,
+            configuration, manifest and vocabulary, which `load_npu(path, backend="onnx")` takes, and every
+            command that takes an artifact; no toolchain is needed. Either is written whole or not at all.
         outputs: Names of outputs in their order: the head's logits, `"pooled_output"`, `"sequence_output"`,
             `"encoder_outputs"` (one output per layer). By default the head's logits, or pooled and sequence
             output of an encoder.
@@ -53,6 +59,8 @@ def export_onnx(
         embeddings: `"host"` leaves the embedding look-up out; see `artifact.embeddings`.
         masked_positions: Give `mlm_logits` at that many positions [B, P] instead of everywhere.
         check: Compare onnxruntime's outputs with TensorFlow's where both are installed.
+        tokenizer: For a directory: one with `vocab.txt` or `tokenizer.json`; by default the checkpoint's.
+        overwrite: Replace a directory that is not empty. A file is always replaced.
 
     Raises:
         ValueError: An option is unknown or impossible.
@@ -70,7 +78,16 @@ def export_onnx(
     require("onnx", "export")
     import onnx
 
-    source = source_of(model, head=head)
+    target = Path(path).expanduser()
+    as_file = target.suffix == ".onnx" and not target.is_dir()
+    if not as_file:
+        check_target(target, overwrite=overwrite)
+        if not (isinstance(batch, str) and isinstance(length, str)) or isinstance(masked_positions, str):
+            raise ValueError(
+                "an artifact directory takes any batch and length, and a fixed number of masked positions; "
+                "give a path that ends in .onnx for another file"
+            )
+    source = source_of(model, head=head, tokenizer=tokenizer)
     options = GraphOptions(
         outputs=None if outputs is None else tuple(outputs),
         batch=batch,
@@ -79,11 +96,17 @@ def export_onnx(
         masked_positions=masked_positions,
     )
     graph = graph_of(source, options)
-    target = Path(path)
-    with explaining_full_disk(target), replacing(target) as temporary:
-        onnx.save(graph, temporary)
-        if check and masked_positions is None:
-            _check(temporary, source, options)
+    check = check and masked_positions is None
+    if as_file:
+        with explaining_full_disk(target), replacing(target) as temporary:
+            onnx.save(graph, temporary)
+            if check:
+                _check(temporary, source, options)
+        return target
+    with staged(target.absolute(), overwrite=overwrite) as staging:
+        onnx.save(graph, staging / "model.onnx")
+        found = _check(staging / "model.onnx", source, options) if check else {}
+        write_onnx_contents(staging, source, Signature.of(graph), embeddings, found)
     return target
 
 
@@ -126,14 +149,15 @@ def prepared(
     return [{**batch, **host(batch)} for batch in inputs]
 
 
-def _check(path: Path, source: ExportSource, options: GraphOptions) -> None:
+def _check(path: Path, source: ExportSource, options: GraphOptions) -> dict[str, Agreement]:
+    """The file's agreement with TensorFlow; nothing where it or onnxruntime is not installed."""
     try:
         require("onnxruntime", "onnx")
     except ImportError:
-        return
+        return {}
     source = tensorflow_reference(source)
     if source.reference is None:
-        return
+        return {}
     specs = outputs_of(source, options.outputs, options.masked_positions is not None)
     shape = (
         options.batch if isinstance(options.batch, int) else 2,
@@ -142,6 +166,8 @@ def _check(path: Path, source: ExportSource, options: GraphOptions) -> None:
     inputs = random_inputs(source.config, shape, runs=2)
     # On the host the tables are in float16, as on the NPU; the rest of the graph is the same.
     least = _ONNX_MIN_COSINE if options.embeddings == "inside" else 0.99999
-    wrong = failures(compare_onnx(path, source, specs, inputs, options.embeddings), least)
+    found = compare_onnx(path, source, specs, inputs, options.embeddings)
+    wrong = failures(found, least)
     if wrong:
         raise GateError(f"the ONNX file is not the model: {'; '.join(wrong)}; please report this")
+    return found
