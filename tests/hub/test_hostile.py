@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import re
 import shutil
 import sys
 from collections.abc import Callable
@@ -61,6 +62,74 @@ def test_dangerous_operations_are_refused_by_name(op: str, trust: bool, tmp_path
     with pytest.raises(CheckpointError, match=rf"run code or touch files on this machine \({op}") as caught:
         pull_from_hub(path, trust_saved_model=trust)
     assert one_sentence(caught.value)
+
+
+# What an operation's name has when it touches files, networks, processes, devices or Python.
+_TOUCHES = re.compile(
+    r"File|Save|Restore|Dataset|Iterator|PyFunc|Debug|Print|Queue|Send|Recv|TPU|Collective|Nccl|Remote|Rpc|"
+    r"Checkpoint|Summary|Sql|Launch|Session|Record|Reader|Kafka|BigQuery|Gcs|Snapshot|Custom|Abort|Lite|TRT"
+)
+
+
+def _registry() -> list[str]:
+    from tensorflow.core.framework import op_def_pb2
+    from tensorflow.python.client import pywrap_tf_session
+
+    operations = op_def_pb2.OpList()
+    operations.ParseFromString(pywrap_tf_session.TF_GetBuffer(pywrap_tf_session.TF_GetAllOpList()))
+    return [operation.name for operation in operations.op]
+
+
+def test_every_registered_operation_that_touches_something_is_refused(tmp_path: Path) -> None:
+    """Each of them alone in a graph's function library, out of TensorFlow's whole registry."""
+    registered = _registry()
+    assert len(registered) > 1000
+    suspicious = [name for name in registered if _TOUCHES.search(name)]
+    assert len(suspicious) > 300
+    path = _module(lambda x: x, tmp_path / "model")
+    model = read_saved_model(path)
+    function = model.meta_graph.graph_def.library.function.add()
+    function.signature.name = "__inference_hidden_1"
+    node = function.node_def.add(name="node")
+    saver = {"Save", "SaveV2", "SaveSlices", "Restore", "RestoreV2", "RestoreSlice", "MergeV2Checkpoints"}
+    saver |= {"ShardedFilename", "ShardedFilespec"}
+    model.refuse_dangerous_ops(["", *saver])
+    passed = []
+    for name in suspicious:
+        node.op = name
+        try:
+            model.refuse_dangerous_ops()
+        except CheckpointError:
+            continue
+        passed.append(name)
+    # The saver's own are refused where a caller reaches them, see below.
+    assert set(passed) <= saver
+
+
+def test_a_table_of_a_file_that_is_no_asset(tmp_path: Path) -> None:
+    class Reads(tf.Module):
+        @tf.function(input_signature=[tf.TensorSpec([], tf.string)])
+        def __call__(self, x):
+            table = tf.raw_ops.HashTableV2(key_dtype=tf.string, value_dtype=tf.int64)
+            tf.raw_ops.InitializeTableFromTextFileV2(
+                table_handle=table, filename="/etc/passwd", key_index=-2, value_index=-1, vocab_size=-1,
+                delimiter=" ",
+            )  # fmt: skip
+            return x
+
+    tf.saved_model.save(Reads(), str(tmp_path / "model"))
+    with pytest.raises(CheckpointError, match="InitializeTableFromTextFileV2"):
+        read_saved_model(tmp_path / "model").refuse_dangerous_ops()
+
+
+def test_a_function_cannot_pass_for_an_operation(tmp_path: Path) -> None:
+    path = _module(lambda x: x, tmp_path / "model")
+    model = read_saved_model(path)
+    function = model.meta_graph.graph_def.library.function.add()
+    function.signature.name = "ReadFile"
+    function.node_def.add(name="node", op="ReadFile")
+    with pytest.raises(CheckpointError, match="ReadFile"):
+        model.refuse_dangerous_ops()
 
 
 def test_dangerous_operations_deep_in_a_function_library(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import re
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -22,26 +23,27 @@ _VARIABLES = "variables/variables"
 # Published BERTs have a saved_model.pb of 2 to 30 MB.
 _MAX_BYTES = 512 * 2**20
 
-# They run Python code of the process, or read and write files of the user.
-_DANGEROUS = frozenset(
+# Every SavedModel has these in its saver; only in what a caller can reach do they harm.
+_SAVER = frozenset(
     {
-        "PyFunc", "PyFuncStateless", "EagerPyFunc", "ReadFile", "WriteFile", "MatchingFiles",
-        "PrintV2", "DebugIdentity", "DebugIdentityV2", "DebugIdentityV3", "DebugNumericSummary",
-        "CreateSummaryFileWriter", "CreateSummaryDbWriter", "ImportEvent",
-        "SaveDataset", "SaveDatasetV2", "SnapshotDataset", "SnapshotDatasetV2", "LoadDataset",
-        "TextLineDataset", "TFRecordDataset", "TFRecordDatasetV2", "FixedLengthRecordDataset",
-        "FixedLengthRecordDatasetV2", "CSVDataset", "CSVDatasetV2", "SqlDataset",
-        "WholeFileReader", "WholeFileReaderV2", "TextLineReader", "TextLineReaderV2",
-        "TFRecordReader", "TFRecordReaderV2", "FixedLengthRecordReader", "FixedLengthRecordReaderV2",
+        "Save", "SaveV2", "SaveSlices", "Restore", "RestoreV2", "RestoreSlice", "MergeV2Checkpoints",
+        "ShardedFilename", "ShardedFilespec",
     }
 )  # fmt: skip
 
-# Every SavedModel has these in its saver; only in what a caller can reach do they harm.
-_DANGEROUS_WHEN_CALLED = frozenset(
-    {
-        "Save", "SaveV2", "SaveSlices", "Restore", "RestoreV2", "RestoreSlice", "MergeV2Checkpoints",
-    }
-)  # fmt: skip
+
+_TABLE_OF_FILE = "InitializeTableFromTextFileV2"
+
+
+@functools.cache
+def allowed_ops() -> frozenset[str]:
+    """TensorFlow's operations that compute and nothing else.
+
+    A list of what is allowed and not of what is refused: TensorFlow registers some 1 900 operations, the ones
+    that touch files, the network, processes or Python have no mark, and each version brings new ones.
+    """
+    text = (files("tfbert_npu.checkpoints") / "allowed_ops.txt").read_text(encoding="utf-8")
+    return frozenset(text.split())
 
 
 @dataclass(frozen=True)
@@ -128,17 +130,22 @@ class SavedModel:
             yield from function.node_def
 
     def refuse_dangerous_ops(self, allowed: Iterable[str] = ()) -> None:
-        """Make sure that no graph of the file runs Python code or touches files.
+        """Make sure that every graph of the file computes and does nothing else, see `allowed_ops`.
 
         Args:
-            allowed: Names of such ops that are all the same allowed.
+            allowed: Names of other operations that are allowed as well.
 
         Raises:
             CheckpointError: Names the ops.
         """
-        found = {node.op for node in self.ops()} & _DANGEROUS
+        # A node may call one of the file's own functions by its name; their nodes are among all. No operation
+        # of TensorFlow begins with two underscores, so that a function cannot pass one off as its own.
+        harmless = allowed_ops() | {name for name in self.functions if name.startswith("__")}
+        found = {node.op for node in self.ops()} - harmless - _SAVER
+        if self._tables_are_of_assets():
+            found.discard(_TABLE_OF_FILE)
         for function in self._callable():
-            found |= {node.op for node in function.node_def} & _DANGEROUS_WHEN_CALLED
+            found |= {node.op for node in function.node_def} & _SAVER
         found -= frozenset(allowed)
         if found:
             names = ", ".join(sorted(found))
@@ -146,6 +153,28 @@ class SavedModel:
                 f"{self.directory} holds operations that run code or touch files on this machine ({names}); "
                 f"refuse it, or pass allow_ops={sorted(found)} if you know why it has them"
             )
+
+    def _tables_are_of_assets(self) -> bool:
+        """Whether every table that is read from a file is read from an asset of this SavedModel."""
+        bound = {
+            name: [self.nodes[index].WhichOneof("kind") for index in function.bound_inputs]
+            for name, function in self.meta_graph.object_graph_def.concrete_functions.items()
+        }
+        if any(node.op == _TABLE_OF_FILE for node in self.meta_graph.graph_def.node):
+            return False
+        for name, function in self.functions.items():
+            # What a function captures comes last among its arguments.
+            captured = dict(
+                zip(
+                    reversed([argument.name for argument in function.signature.input_arg]),
+                    reversed(bound.get(name, [])),
+                    strict=False,
+                )
+            )
+            for node in function.node_def:
+                if node.op == _TABLE_OF_FILE and captured.get("".join(node.input[1:2])) != "asset":
+                    return False
+        return True
 
     def _callable(self) -> Iterator[Any]:
         """The functions that a caller of the loaded model can reach."""
