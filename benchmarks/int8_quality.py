@@ -21,7 +21,6 @@ from pathlib import Path
 
 from tfbert_npu.artifact.manifest import Manifest
 from tfbert_npu.export.onnx_file import run_onnx
-from tfbert_npu.export.options import checked_options
 from tfbert_npu.export.source import graph_of, outputs_of, source_of
 from tfbert_npu.onnx import encoder
 from tfbert_npu.onnx.model import GraphOptions
@@ -34,6 +33,7 @@ from tfbert_npu.quantize.recipe import Recipe, last_block, operators
 from tfbert_npu.quantize.samples import text_inputs
 from tfbert_npu.rknn.compiler import Signature, compile_file, simulate, vendor_arguments
 from tfbert_npu.rknn.cost import parse_costs
+from tfbert_npu.rknn.options import checked_options
 from tfbert_npu.rknn.toolchain.environment import find_toolchain
 from tfbert_npu.rknn.worker import VendorSession
 

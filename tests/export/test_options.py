@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tfbert_npu.config import BertConfig
-from tfbert_npu.export.options import buckets, checked_options
+from tfbert_npu.rknn.options import buckets, checked_options
 
 CONFIG = BertConfig(hidden_size=384, num_hidden_layers=6, num_attention_heads=12, intermediate_size=1536)
 DEFAULTS = {

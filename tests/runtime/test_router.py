@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tfbert_npu import BertConfig, BertTokenizer
-from tfbert_npu.export.options import buckets
+from tfbert_npu.rknn.options import buckets
 from tfbert_npu.runtime.router import place, real_lengths
 
 shapes = st.lists(st.tuples(st.integers(1, 9), st.integers(1, 64)), max_size=6, unique=True)

@@ -16,7 +16,6 @@ from tfbert_npu.artifact.rknn_file import read_rknn
 from tfbert_npu.errors import ArtifactError
 from tfbert_npu.export import gate
 from tfbert_npu.export.onnx_file import prepared, run_onnx
-from tfbert_npu.export.options import RknnOptions, Shape
 from tfbert_npu.export.source import FLOAT16_MAX, ExportSource, outputs_of
 from tfbert_npu.onnx.agreement import Agreement, compare, failures, summary
 from tfbert_npu.quantize.calibration import calibration_set
@@ -31,6 +30,7 @@ from tfbert_npu.quantize.samples import (
 )
 from tfbert_npu.rknn.compiler import Signature, simulate
 from tfbert_npu.rknn.cost import Cost
+from tfbert_npu.rknn.options import RknnOptions, Shape
 from tfbert_npu.rknn.toolchain.environment import Toolchain
 from tfbert_npu.rknn.worker import Limits, VendorSession
 

@@ -15,13 +15,13 @@ from tfbert_npu.artifact.hashing import sha256_of
 from tfbert_npu.artifact.manifest import Manifest, ModelFile, SupportFile, SupportKind
 from tfbert_npu.artifact.rk_transformers import HF_INPUTS
 from tfbert_npu.export.card import write_card
-from tfbert_npu.export.options import RknnOptions, Shape
 from tfbert_npu.export.source import TOKENIZER_FILES, ExportSource
 from tfbert_npu.onnx.agreement import Agreement, summary, worst_of
 from tfbert_npu.onnx.model import EmbeddingPlace
 from tfbert_npu.quantize.hybrid import document_name
 from tfbert_npu.rknn.compiler import Signature
 from tfbert_npu.rknn.cost import Cost
+from tfbert_npu.rknn.options import RknnOptions, Shape
 from tfbert_npu.rknn.toolchain.environment import Toolchain
 
 COSTS = "cost.json"

@@ -29,7 +29,6 @@ from tfbert_npu.export.contents import Exported, write_contents
 from tfbert_npu.export.directory import check_target
 from tfbert_npu.export.evidence import LOG, staged_with_evidence
 from tfbert_npu.export.onnx_file import prepared
-from tfbert_npu.export.options import Shape, checked_options
 from tfbert_npu.export.source import graph_of, source_of, tensorflow_reference
 from tfbert_npu.onnx.agreement import Agreement
 from tfbert_npu.onnx.model import GraphOptions
@@ -42,6 +41,7 @@ from tfbert_npu.quantize.search import search
 from tfbert_npu.quantize.study import Study
 from tfbert_npu.rknn.compiler import Signature, compile_file, custom_string
 from tfbert_npu.rknn.cost import Cost
+from tfbert_npu.rknn.options import Shape, checked_options
 from tfbert_npu.rknn.toolchain.environment import find_toolchain
 from tfbert_npu.rknn.worker import Limits, VendorSession
 
@@ -88,7 +88,7 @@ def export_rknn(
         target_platform: `"rk3588"`, `"rk3588s"`, `"rk3588s2"`, `"rk3576"`, `"rk3562"`, `"rk3566"`,
             `"rk3568"` or `"rv1126b"`.
         shapes: (batch, length in tokens) pairs to compile for; an NPU takes no other. `"buckets"`: those of
-            `export.options.buckets`, for texts of every length with little padding.
+            `rknn.options.buckets`, for texts of every length with little padding.
         precision: `"fp16"`; `"w8a8"`: int8 products with exact transforms before them, and float16 for the
             rest, see `export.quantize`; `"w8a16"` (RK3562) and `"w4a16"` (RK3576): weights of 8 and of 4
             bits, computed in float16.

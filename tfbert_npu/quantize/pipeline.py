@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 
-from tfbert_npu.export.options import RknnOptions, Shape
 from tfbert_npu.export.source import ExportSource
 from tfbert_npu.heads import ENCODER
 from tfbert_npu.onnx.model import GraphOptions, write_graph
@@ -19,6 +18,7 @@ from tfbert_npu.quantize.recipe import Recipe
 from tfbert_npu.quantize.rounding import gptq, round_weights
 from tfbert_npu.rknn.compiler import Signature, vendor_arguments
 from tfbert_npu.rknn.cost import Cost, cost_at
+from tfbert_npu.rknn.options import RknnOptions, Shape
 from tfbert_npu.rknn.worker import VendorSession
 
 Batches = Sequence[Mapping[str, np.ndarray]]

@@ -15,7 +15,6 @@ import numpy as np
 
 from tfbert_npu.export.gate import MIN_COSINE
 from tfbert_npu.export.onnx_file import prepared, run_onnx
-from tfbert_npu.export.options import RknnOptions
 from tfbert_npu.export.source import ExportSource, graph_of, outputs_of
 from tfbert_npu.onnx.model import GraphOptions
 from tfbert_npu.quantize.hybrid import HybridModel
@@ -25,6 +24,7 @@ from tfbert_npu.quantize.recipe import Operator, Recipe, operators
 from tfbert_npu.quantize.samples import with_positions
 from tfbert_npu.rknn.compiler import Signature, simulate, vendor_arguments
 from tfbert_npu.rknn.cost import Cost, cost_at, parse_costs
+from tfbert_npu.rknn.options import RknnOptions
 from tfbert_npu.rknn.toolchain.environment import Toolchain
 from tfbert_npu.rknn.worker import Limits, VendorSession
 

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from tfbert_npu.artifact.manifest import TensorSpec
-from tfbert_npu.export.options import RknnOptions, Shape
 from tfbert_npu.rknn.cost import Cost, cost_at, parse_costs
+from tfbert_npu.rknn.options import RknnOptions, Shape
 from tfbert_npu.rknn.worker import VendorSession
 
 _MOST_CUSTOM_BYTES = 1024

@@ -18,10 +18,10 @@ from pathlib import Path
 import numpy as np
 
 from tfbert_npu.artifact.manifest import Manifest, ModelFile
-from tfbert_npu.export.options import RknnOptions
 from tfbert_npu.platforms import platform_named
 from tfbert_npu.quantize.hybrid import Document, HybridModel, document_name
 from tfbert_npu.rknn.compiler import Signature, compile_file, vendor_arguments
+from tfbert_npu.rknn.options import RknnOptions
 from tfbert_npu.rknn.toolchain.environment import find_toolchain
 from tfbert_npu.rknn.worker import VendorSession, WorkerError
 from tfbert_npu.runtime.backend import Arrays, BackendName, filled, named, ordered
