@@ -9,15 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from rich.console import Console
 
+from tfbert_npu.cli import cli
 from tfbert_npu.platforms import platform_named
-from tfbert_npu.rknn.cost import Operator
+from tfbert_npu.rknn.cost import Cost, Operator
 from tfbert_npu.rknn.time_model import (
     NoTimingsError,
     Work,
+    described,
     fitted,
     predict,
+    predicted,
     work_of_encoder,
     work_of_operators,
 )
@@ -56,9 +60,9 @@ def test_a_shape_left_out_is_predicted(refit: dict[str, Any]) -> None:
     ],
 )
 def test_whole_models_outside_of_the_fit(layers: int, length: int, measured: float) -> None:
-    predicted = predict(work_of_encoder(**{**MINILM, "layers": layers}, length=length), RK3588)
-    assert predicted.milliseconds == pytest.approx(measured, rel=0.10)
-    assert abs(predicted.milliseconds - measured) < 2 * predicted.error_ms
+    found = predict(work_of_encoder(**{**MINILM, "layers": layers}, length=length), RK3588)
+    assert found.milliseconds == pytest.approx(measured, rel=0.10)
+    assert abs(found.milliseconds - measured) < 2 * found.error_ms
 
 
 def test_the_compilers_table_gives_the_encoders_operators() -> None:
@@ -108,3 +112,21 @@ def test_an_operator_that_nobody_timed_is_named() -> None:
     work, unknown = work_of_operators([row, replace(row, kind="exSoftmax13"), replace(row, target="CPU")])
     assert (work, unknown) == ([], ("exSoftmax13",))
     assert predict([Work("norm", (100,))], RK3588, unknown=unknown).unknown == ("exSoftmax13",)
+
+
+def test_figures_for_people() -> None:
+    assert described({"milliseconds": 12.905, "error_ms": 1.18, "unknown": []}) == "12.9 ± 1.2"
+    assert described({"milliseconds": 1.0, "error_ms": 0.1, "unknown": ["x"]}) == "1.0 ± 0.1 at least"
+    assert described({"reason": "no timings of an rk3576"}) == described(None) == "no data"
+    cost = Cost((), 0, 0)
+    assert set(predicted(cost, platform_named("rk3562"))) == {"reason"}
+    assert predicted(cost, RK3588)["milliseconds"] == 0
+
+
+def test_inspect_shows_the_prediction_and_an_artifact_of_before_has_none() -> None:
+    environment = {"COLUMNS": "200"}
+    shown = (
+        CliRunner().invoke(cli, ["inspect", str(ROOT / "tests/data/v0.1/artifact")], env=environment).output
+    )
+    assert "ms [predicted]" in shown
+    assert "no data" in shown

@@ -70,8 +70,9 @@ class Manifest:
     """The content of `manifest.json`.
 
     `parity` is the gate's result, the worst over all shapes: for each output, cosine and largest absolute
-    difference from the reference at real tokens. `cost` is the compiler's count for each shape, under
-    "1x128": cycles, MB moved, operators on NPU and CPU.
+    difference from the reference at real tokens. `cost` is, for each shape, under "1x128", the
+    compiler's count (cycles, MB moved, operators on NPU and CPU) and under "predicted" the time of a call
+    with its error, see `rknn.time_model`, or the reason why there is none.
     """
 
     head: str
@@ -88,7 +89,7 @@ class Manifest:
     parity: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     gate: Mapping[str, Any] = field(default_factory=dict)
     """How the gate was run: reference, texts, threshold, results per shape, range of activations."""
-    cost: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    cost: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     build: Mapping[str, Any] = field(default_factory=dict)
     """How the compiler was called: options, versions, time and memory; for int8 the recipe."""
     created_by: str = ""

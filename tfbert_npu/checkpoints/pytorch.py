@@ -40,9 +40,9 @@ def read_pickles(directory: Path) -> dict[str, np.ndarray]:
         ) from error
     if tuple(int(part) for part in torch.__version__.split(".")[:2]) < _SAFE_TORCH:
         raise CheckpointError(
-            f"{directory} holds its weights only as a Python pickle, and PyTorch {torch.__version__} runs code "
-            "of such a file even under weights_only (CVE-2025-32434); install PyTorch 2.6 or newer, or take a "
-            "revision with model.safetensors"
+            f"{directory} holds its weights only as a Python pickle, and PyTorch {torch.__version__} runs "
+            "code of such a file even under weights_only (CVE-2025-32434); install PyTorch 2.6 or newer, or "
+            "take a revision with model.safetensors"
         )
     names = [SINGLE] if (directory / SINGLE).is_file() else _shards(directory / INDEX)
     tensors = {}

@@ -71,7 +71,10 @@ def inspect(
 def show_manifest(path: Path, manifest: Manifest) -> None:
     """Print an artifact's figures as tables."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
+
+    from tfbert_npu.rknn.time_model import described
 
     console = Console()
     build = manifest.build
@@ -105,14 +108,15 @@ def show_manifest(path: Path, manifest: Manifest) -> None:
     for name, one in manifest.parity.items():
         table.add_row(name, f"{one['cosine']:.6f}", f"{one['max_abs']:.2g}")
     console.print(table)
-    table = Table(title="cost by the compiler's count, one core, ms at 1 GHz", title_justify="left")
-    for heading in ("shape", "cycles", "ms", "MAC use", "MB moved", "NPU ops", "CPU ops", "MB memory"):
-        table.add_column(heading, justify="right")
+    table = Table(title="cost of a call on one core", title_justify="left")
+    figures = ("MAC use", "MB moved", "NPU ops", "CPU ops", "MB memory")
+    for heading in ("shape", "ms [predicted]", "cycles [compiler]", *figures):
+        table.add_column(escape(heading), justify="right")
     for shape, cost in manifest.cost.items():
         table.add_row(
             shape,
+            described(cost.get("predicted")),
             f"{cost['cycles']:,.0f}".replace(",", " "),
-            f"{cost['milliseconds']:.2f}",
             f"{cost['utilisation']:.0%}",
             f"{cost['mb_moved']:.1f}",
             f"{cost['npu_ops']:.0f}",

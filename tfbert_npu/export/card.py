@@ -6,6 +6,7 @@ from pathlib import Path
 
 from tfbert_npu.artifact.manifest import Manifest
 from tfbert_npu.hub.card import CARD, CardInfo, make_card
+from tfbert_npu.rknn.time_model import described
 
 
 def write_card(directory: Path, name: str, manifest: Manifest) -> None:
@@ -32,16 +33,18 @@ def _description(manifest: Manifest) -> str:
 
 def _costs(manifest: Manifest) -> str:
     lines = [
-        "## Cost by the compiler's count",
+        "## Cost",
         "",
-        "For one core; ms at 1 GHz, a lower bound. MB are read and written in one call.",
+        "For one call on one core. Milliseconds are [predicted] from published operator timings of RK3588 "
+        "boards (NPU at 1 GHz), with one standard deviation; cycles, MB and operators are the [compiler]'s, "
+        "whose cycles count matrix products only and are no time.",
         "",
-        "| batch x length | cycles | ms | MB moved | operators on NPU / CPU |",
+        "| batch x length | ms [predicted] | cycles [compiler] | MB moved | operators on NPU / CPU |",
         "|---|---|---|---|---|",
     ]
     for shape, cost in manifest.cost.items():
         lines.append(
-            f"| {shape} | {cost['cycles']:.0f} | {cost['milliseconds']:.2f} | {cost['mb_moved']:.1f} | "
-            f"{cost['npu_ops']:.0f} / {cost['cpu_ops']:.0f} |"
+            f"| {shape} | {described(cost.get('predicted'))} | {cost['cycles']:.0f} | "
+            f"{cost['mb_moved']:.1f} | {cost['npu_ops']:.0f} / {cost['cpu_ops']:.0f} |"
         )
     return "\n".join(lines) + "\n"

@@ -22,6 +22,7 @@ from tfbert_npu.quantize.hybrid import document_name
 from tfbert_npu.rknn.compiler import Signature
 from tfbert_npu.rknn.cost import Cost
 from tfbert_npu.rknn.options import RknnOptions, Shape
+from tfbert_npu.rknn.time_model import predicted
 from tfbert_npu.rknn.toolchain.environment import Toolchain
 
 COSTS = "cost.json"
@@ -104,7 +105,10 @@ def _manifest(directory: Path, exported: Exported, support: tuple[SupportFile, .
             "shapes": {_key(shape): summary(found) for shape, found in exported.agreements.items()},
             "largest_activations": dict(exported.ranges),
         },
-        cost={_key(shape): cost.summary(options.platform) for shape, cost in exported.costs.items()},
+        cost={
+            _key(shape): {**cost.summary(options.platform), "predicted": predicted(cost, options.platform)}
+            for shape, cost in exported.costs.items()
+        },
         build={
             "target_platform": options.platform.name,
             "toolkit_version": exported.toolchain.version,

@@ -15,9 +15,6 @@ from typing import Any
 
 from tfbert_npu.platforms import Platform
 
-NOMINAL_HZ = 1e9
-"""Clock at which cycles are turned into time; the RK3588's NPU reaches it."""
-
 _ROW = re.compile(
     r"RKNN: \[[\d:.]+\]\s+(?P<id>\d+)\s+(?P<kind>\S+)\s+(?P<dtype>\S+)\s+(?P<target>[A-Z]+)\s+"
     r"(?P<inputs>\S+)\s+(?P<outputs>\S+)\s+(?P<ddr>\d+)/(?P<npu>\d+)/(?P<total>\d+)\s+"
@@ -107,7 +104,7 @@ class Cost:
         return tuple(operator for operator in self.operators if operator.unexpected_on_cpu)
 
     def summary(self, platform: Platform) -> dict[str, float]:
-        """The figures for `manifest.json`; MB are 2^20 bytes, times are for one core at 1 GHz."""
+        """The compiler's figures for `manifest.json`; MB are 2^20 bytes. For times see `time_model`."""
         on_npu = sum(operator.target == "NPU" for operator in self.operators)
         ideal = sum(
             operator.macs / (platform.int8_macs if operator.dtype == "INT8" else platform.fp16_macs)
@@ -122,7 +119,6 @@ class Cost:
             "cpu_ops": len(self.operators) - on_npu,
             "macs": sum(operator.macs for operator in self.operators),
             "utilisation": round(ideal / self.cycles, 4) if self.cycles else 0.0,
-            "milliseconds": round(self.cycles / NOMINAL_HZ * 1e3, 4),
             "internal_mb": round(self.internal_kib / 1024, 3),
             "weight_mb": round(self.weight_kib / 1024, 3),
         }

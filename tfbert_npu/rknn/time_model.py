@@ -23,7 +23,7 @@ from typing import Any, Literal
 
 from tfbert_npu.errors import TfbertNpuError
 from tfbert_npu.platforms import Platform
-from tfbert_npu.rknn.cost import Operator
+from tfbert_npu.rknn.cost import Cost, Operator
 
 Kind = Literal["attention", "product", "norm", "elementwise", "copy", "transpose"]
 BoardClass = Literal["fast", "rk1"]
@@ -170,6 +170,23 @@ def predict(
     total = sum(by_kind.values())
     error = math.sqrt(sum(value**2 for value in uncertain.values()) + (model["models_rms"] * total) ** 2)
     return Prediction(total, error, board, by_kind, tuple(sorted(set(unknown))), calibrated)
+
+
+def predicted(cost: Cost, platform: Platform) -> dict[str, Any]:
+    """The prediction for a compiled shape as plain JSON, or `{"reason": ...}` where nobody has measured."""
+    work, unknown = work_of_operators(cost.operators)
+    try:
+        return predict(work, platform, unknown=unknown).as_dict()
+    except NoTimingsError as error:
+        return {"reason": str(error)}
+
+
+def described(prediction: Mapping[str, Any] | None) -> str:
+    """A prediction for people: `12.9 ± 1.2`, `12.9 ± 1.2 at least` or `no data`."""
+    if not prediction or "milliseconds" not in prediction:
+        return "no data"
+    least = " at least" if prediction["unknown"] else ""
+    return f"{prediction['milliseconds']:.1f} ± {prediction['error_ms']:.1f}{least}"
 
 
 def work_of_encoder(
