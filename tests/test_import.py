@@ -85,6 +85,8 @@ def test_unknown_names() -> None:
         "from tfbert_npu import BertConfig; import keras",
         "from tfbert_npu import BertPreprocessor; import keras",
         "from tfbert_npu import BertEncoder; import keras",
+        "import importlib.util, tfbert_npu; assert importlib.util.find_spec('keras'); import keras",
+        "import tfbert_npu; __import__('importlib').util.find_spec('keras.layers'); import keras",
     ],
 )
 def test_keras_finds_our_layers(imports: str) -> None:

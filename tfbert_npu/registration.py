@@ -47,21 +47,32 @@ def register_with_keras() -> None:
 
 
 class _AfterKeras(importlib.abc.MetaPathFinder):
-    """Finds `keras` where the other finders do, and has our layers registered once it is loaded."""
+    """Finds `keras` where the other finders do, and has our layers registered once it is loaded.
+
+    It stays until then: whoever only asks whether Keras is there, by `importlib.util.find_spec`, does not
+    load it.
+    """
+
+    _finding = False
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
-        if fullname != "keras":
+        if fullname != "keras" or self._finding:
             return None
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec("keras")
+        self._finding = True
+        try:
+            spec = importlib.util.find_spec("keras")
+        finally:
+            self._finding = False
         if spec is None or spec.loader is None:
             return spec
         execute = spec.loader.exec_module
 
         def execute_then_register(module: ModuleType) -> None:
             execute(module)
+            if self in sys.meta_path:
+                sys.meta_path.remove(self)
             # One of our own modules may be what imports Keras, and it is not ready to be imported again;
             # then `tfbert_npu.__getattr__` registers the layers when that module is complete.
             if not any(name in sys.modules for name in KERAS_MODULES):

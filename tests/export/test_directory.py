@@ -10,7 +10,7 @@ import textwrap
 
 import pytest
 
-from tfbert_npu.export.directory import staged
+from tfbert_npu.export.directory import _owner, staged
 
 
 def names(path):
@@ -110,9 +110,21 @@ def test_killed_between_the_two_renames_the_old_one_comes_back(tmp_path):
     target = tmp_path / "model"
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
-    aside = tmp_path / f".model.{dead.pid}-abcd" / "old"
+    aside = tmp_path / f".model.{_owner()}.{dead.pid}-abcd" / "old"
     aside.mkdir(parents=True)
     (aside / "old").write_text("1")
     with pytest.raises(RuntimeError), staged(target, overwrite=True):
         raise RuntimeError
     assert names(target) == ["old"]
+
+
+def test_what_somebody_else_is_writing_stays(tmp_path):
+    """Of another host, container or user, in a folder that all share; here its number is nobody's process."""
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    theirs = [tmp_path / f".model.0123abcd.{dead.pid}-abcd", tmp_path / f".model.{dead.pid}-abcd"]
+    for path in theirs:
+        path.mkdir()
+    with staged(tmp_path / "model", overwrite=True) as staging:
+        (staging / "a").write_text("1")
+    assert all(path.is_dir() for path in theirs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import random
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -12,12 +13,17 @@ import numpy as np
 import pytest
 
 from tfbert_npu import load_npu
-from tfbert_npu.runtime import BackendError
+from tfbert_npu.runtime import BackendError, files
+from tfbert_npu.runtime.onnx import OnnxBackend
+from tfbert_npu.runtime.rknn import RknnBackend
 
 from .artifacts import requests
 from .conftest import Board
 from .double.model_file import Compute, FakeModel
+from .encoders import export_small, small_encoder
 from .expected import assert_right
+
+NAMES = ("input_word_ids", "input_mask", "input_type_ids")
 
 
 def ask(model: object, count: int, threads: int = 6) -> None:
@@ -122,3 +128,54 @@ def test_different_inputs_may_have_the_same_outputs(
         first, again = model(inputs), model(other)
         np.testing.assert_array_equal(again["sequence_output"], first["sequence_output"])
         assert sum(core.errors for core in model.stats().cores) == 0
+
+
+def test_closed_is_closed_also_for_the_fallback(
+    tmp_path: Path, board: Board, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver, encoder = board(), small_encoder()
+    closed: list[str] = []
+    close = OnnxBackend.close
+
+    def noted(self: OnnxBackend) -> None:
+        closed.append(self.name)
+        close(self)
+
+    monkeypatch.setattr(OnnxBackend, "close", noted)
+    model = load_npu(export_small(encoder, tmp_path / "a"), on_error="onnx")
+    inputs = requests(np.random.default_rng(1), 1, 16)
+    inputs["input_word_ids"] %= encoder.config.vocab_size
+    driver.faults.outputs_code = -1
+    model(inputs)
+    assert model.runs_on.startswith("onnx (rknn failed")
+    assert not closed
+    model.close()
+    assert closed == ["onnx"]
+    with pytest.raises(BackendError, match="the model is closed"):
+        model(inputs)
+
+
+def test_a_context_that_fails_to_close_still_leaves(artifact: Path, board: Board) -> None:
+    board()
+    model = load_npu(artifact, cores=1)
+    pool = model._held.pool
+    assert pool is not None
+    (worker,) = pool._working
+
+    def fails() -> None:
+        raise RuntimeError("the driver is gone")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(threading, "excepthook", lambda arguments: None)
+        patch.setattr(RknnBackend, "close", lambda self: fails())
+        model.close()
+        worker.join(10)
+    assert not pool._working
+
+
+def test_onnx_without_proc_and_affinity(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a system that is no Linux."""
+    monkeypatch.setattr(files, "_OPEN_FILES", ("/nowhere",))
+    monkeypatch.delattr(os, "sched_getaffinity")
+    with load_npu(Path(__file__).parent.parent / "data/v0.1/artifact", "onnx") as model:
+        assert model({name: np.ones((1, 4), np.int32) for name in NAMES})["logits"].shape == (1, 3)

@@ -120,7 +120,18 @@ class Delegation:
             arrays = {name: tensor.numpy() for name, tensor in zip(names, eager, strict=True)}
             # The values were not to be seen when the graph was traced.
             arrays = check_inputs(arrays, layer.config, mlm=MLM_POSITIONS in arrays)
-            return _flat(delegation.model.run(arrays), given)
+            outputs = delegation.model.run(arrays)
+            lacking = [
+                name
+                for name in given
+                if ("encoder_outputs" if name.startswith(HIDDEN_STATE) else name) not in outputs
+            ]
+            if lacking:
+                raise RuntimeError(
+                    f"this graph was traced while the encoder was delegated to an artifact that gives "
+                    f"{lacking[0]}, and {delegation.model.directory} does not; trace the function again"
+                )
+            return _flat(outputs, given)
 
         if self._tripwire is None:
             self._tripwire = graph.make_tripwire()

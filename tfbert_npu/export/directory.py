@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
+import hashlib
 import os
+import platform
 import re
 import shutil
 import tempfile
@@ -34,7 +37,7 @@ def explaining_full_disk(target: Path) -> Iterator[None]:
 def staged(target: Path, *, overwrite: bool) -> Iterator[Path]:
     """A temporary directory beside `target` that becomes it when the block ends without an error.
 
-    What earlier processes that were killed have left is cleared away.
+    What earlier processes of the same owner that were killed have left is cleared away.
 
     Args:
         target: The directory to make.
@@ -48,7 +51,7 @@ def staged(target: Path, *, overwrite: bool) -> Iterator[Path]:
     check_target(target, overwrite=overwrite)
     target.parent.mkdir(parents=True, exist_ok=True)
     _clear_leftovers(target)
-    staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.{os.getpid()}-", dir=target.parent))
+    staging = _temporary(target)
     try:
         with explaining_full_disk(target):
             yield staging
@@ -79,7 +82,7 @@ def _swap(staging: Path, target: Path, overwrite: bool) -> None:
         os.rename(staging, target)
         return
     check_target(target, overwrite=overwrite)  # it may have come to be since
-    old = Path(tempfile.mkdtemp(prefix=f".{target.name}.{os.getpid()}-", dir=target.parent))
+    old = _temporary(target)
     os.rename(target, old / "old")
     try:
         os.rename(staging, target)
@@ -90,8 +93,24 @@ def _swap(staging: Path, target: Path, overwrite: bool) -> None:
         shutil.rmtree(old, ignore_errors=True)
 
 
+def _temporary(target: Path) -> Path:
+    prefix = f".{target.name}.{_owner()}.{os.getpid()}-"
+    return Path(tempfile.mkdtemp(prefix=prefix, dir=target.parent))
+
+
+@functools.cache
+def _owner() -> str:
+    """Who may clear a leftover away: this user on this machine, in this container.
+
+    In a folder that several share, a process number of somebody else's says nothing about whether he works.
+    """
+    namespace = Path("/proc/self/ns/pid")
+    container = os.readlink(namespace) if namespace.exists() else ""
+    return hashlib.sha256(f"{platform.node()} {container} {os.getuid()}".encode()).hexdigest()[:8]
+
+
 def _clear_leftovers(target: Path) -> None:
-    pattern = re.compile(re.escape(f".{target.name}.") + r"(\d+)-\w+")
+    pattern = re.compile(re.escape(f".{target.name}.{_owner()}.") + r"(\d+)-\w+")
     for path in target.parent.iterdir():
         match = pattern.fullmatch(path.name)
         if match is None or not path.is_dir() or os.path.exists(f"/proc/{match.group(1)}"):

@@ -53,6 +53,10 @@ class Artifact:
         return HostEmbeddings.load(self.directory) if self.manifest.embeddings == "host" else None
 
 
+# Where an open file has a name of its own; a system without either has the file's own name only.
+_OPEN_FILES = ("/proc/self/fd", "/dev/fd")
+
+
 class VerifiedFile:
     """A model file whose content was compared with the manifest, held open.
 
@@ -114,7 +118,10 @@ class VerifiedFile:
 
     @property
     def _path(self) -> str:
-        return f"/proc/self/fd/{self._descriptor}"
+        for folder in _OPEN_FILES:
+            if os.path.isdir(folder):
+                return f"{folder}/{self._descriptor}"
+        return os.fspath(self.name)
 
     def _identity(self) -> tuple[int, int]:
         stat = os.fstat(self._descriptor)

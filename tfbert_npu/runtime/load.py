@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -143,7 +144,7 @@ def open_model(
     """Load an artifact; `fallback` is the name of something else that can compute a request, and that."""
     name = chosen_backend(artifact, options.backend)
     if options.on_error == "onnx" and name != "onnx" and fallback is None:
-        fallback = ("onnx", _OnnxStandIn(artifact, options))
+        fallback = ("onnx", _OnnxFallback(artifact, options))
     entries = artifact.manifest.rknn_files if name == "rknn" else [artifact.manifest.onnx_file]
     files: list[VerifiedFile] = []
     try:
@@ -263,7 +264,7 @@ def _check(backend: RknnBackend, shape: Shape) -> None:
     backend.check(shape)
 
 
-class _OnnxStandIn:
+class _OnnxFallback:
     """The same artifact on the CPU, loaded when it is first needed."""
 
     def __init__(self, artifact: Artifact, options: Options) -> None:
@@ -275,8 +276,16 @@ class _OnnxStandIn:
             threads=options.threads,
         )
         self._model: NpuModel | None = None
+        self._lock = threading.Lock()
 
     def __call__(self, inputs: Arrays) -> Outputs:
-        if self._model is None:
-            self._model = open_model(self._artifact, self._options)
+        with self._lock:
+            if self._model is None:
+                self._model = open_model(self._artifact, self._options)
         return self._model.run(inputs)
+
+    def close(self) -> None:
+        """Free the model, if it was needed."""
+        with self._lock:
+            if self._model is not None:
+                self._model.close()

@@ -36,13 +36,13 @@ class _Held:
 
     files: Sequence[VerifiedFile]
     pool: Pool | None = None
-    other: NpuModel | None = None
+    close_fallback: Callable[[], None] | None = None
 
     def close(self) -> None:
         if self.pool is not None:
             self.pool.close()
-        if self.other is not None:
-            self.other.close()
+        if self.close_fallback is not None:
+            self.close_fallback()
         for file in self.files:
             file.close()
 
@@ -106,7 +106,8 @@ class NpuModel:
         self._failover = Failover(name, fallback[0] if fallback else "", retry_after)
         self._counted = _Counted()
         self._revive = threading.Lock()
-        self._held = _Held(files)
+        close_fallback = None if fallback is None else getattr(fallback[1], "close", None)
+        self._held = _Held(files, close_fallback=close_fallback)
         self._finalizer = weakref.finalize(self, _Held.close, self._held)
         try:
             self._held.pool = make_pool()
@@ -134,6 +135,8 @@ class NpuModel:
             name: value if value.dtype == np.int32 else value.astype(np.int32)
             for name, value in inputs.items()
         }
+        if not self._finalizer.alive:
+            raise BackendError("the model is closed; load the artifact again")
         if self._fallback is None:
             return self._compute(inputs)
         if self._failover.should_try():

@@ -34,7 +34,7 @@ class OnnxBackend:
         self.outputs = file.model.outputs
         self.shapes = file.model.shapes
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads or len(os.sched_getaffinity(0))
+        options.intra_op_num_threads = threads or _processors()
         # Spinning threads would take the cores from whoever works beside us.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self._errors = tuple(
@@ -72,3 +72,10 @@ class OnnxBackend:
             if not self._closed:
                 self._closed = True
                 del self._session
+
+
+def _processors() -> int:
+    """Processors that this process may use; not every system can say."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -100,8 +100,10 @@ class _Worker(threading.Thread):
                 self._answer(backend, call, slot)
                 del call  # or the last call's arrays would live until the next one
         finally:
-            backend.close()
-            pool.left(self)
+            try:
+                backend.close()
+            finally:
+                pool.left(self)
 
     def _answer(self, backend: Backend, call: Call, slot: _Slot) -> None:
         with self._pool.lock:
