@@ -22,6 +22,7 @@ from tfbert_npu.export.gate import GateError
 from tfbert_npu.export.onnx_file import run_onnx
 from tfbert_npu.export.rknn import export_rknn
 from tfbert_npu.export.source import ExportSource, source_of
+from tfbert_npu.heads import head_named
 from tfbert_npu.platforms import PLATFORMS, platform_named
 from tfbert_npu.quantize.recipe import Recipe
 from tfbert_npu.rknn.worker import Limits, VendorSession, WorkerError
@@ -169,7 +170,7 @@ def test_every_head_passes_the_gate(tmp_path, class_name, head, changes, options
         config, state, _ = distilbert(class_name, **WIDE_DISTIL, **changes)
     else:
         config, state, _ = bert(class_name, **WIDE, **changes)
-    source = ExportSource(config, state, head)
+    source = ExportSource(config, state, head_named(head))
     manifest = export_rknn(source, tmp_path / "m", **{"shapes": ((1, 32),), **options})
     assert manifest.head == head
     assert all(one["cosine"] > 0.9999 for one in manifest.parity.values())
