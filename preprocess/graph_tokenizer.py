@@ -158,8 +158,10 @@ def _kernel_vocabulary(
     """The vocabulary in the alphabet of the normalized text, ids unchanged."""
     respell = str.maketrans(spelling)
     tokens = []
-    for token in vocabulary.tokens:
-        if token in marks and token != "[UNK]":  # the kernel needs that one; its mark is unknown anyway
+    for index, token in enumerate(vocabulary.tokens):
+        if index in vocabulary.shadowed:
+            tokens.append(next(spare))
+        elif token in marks and token != "[UNK]":  # the kernel needs that one; its mark is unknown anyway
             tokens.append(marks[token])
         elif token in ("", SUFFIX_INDICATOR) or any(is_removed(char) or is_space(char) for char in token):
             tokens.append(next(spare))  # no text can match it, and the kernel may refuse it

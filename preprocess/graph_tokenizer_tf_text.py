@@ -24,8 +24,13 @@ class TfTextGraphTokenizer:
     """
 
     def __init__(self, vocabulary: Vocabulary, options: TextOptions):
+        # What a later line repeats gets a name that no text holds: control characters are spaces here.
+        names = [
+            f"\0{index}" if index in vocabulary.shadowed else token
+            for index, token in enumerate(vocabulary.tokens)
+        ]
         ids = tf.lookup.KeyValueTensorInitializer(
-            list(vocabulary.tokens), tf.range(len(vocabulary), dtype=tf.int64), tf.string, tf.int64
+            names, tf.range(len(vocabulary), dtype=tf.int64), tf.string, tf.int64
         )
         self._table = tf.lookup.StaticVocabularyTable(ids, num_oov_buckets=1)
         self._tokenizer = tf_text.BertTokenizer(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -26,10 +27,10 @@ class Vocabulary:
     """Word pieces by id. A piece that continues a word starts with `##`.
 
     Attributes:
-        tokens: The pieces; the id of a piece is its index.
+        tokens: The pieces; the id of a piece is its index. Of equal ones the last counts.
 
     Raises:
-        VocabularyError: A piece occurs twice, or a special token is missing.
+        VocabularyError: A special token is missing.
 
     Example:
         >>> from tfbert_npu import Vocabulary
@@ -42,15 +43,15 @@ class Vocabulary:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "tokens", tuple(self.tokens))
-        if len(self.ids) != len(self.tokens):
-            seen: dict[str, int] = {}
-            for index, token in enumerate(self.tokens):
-                if token in seen:
-                    raise VocabularyError(
-                        f"lines {seen[token] + 1} and {index + 1} of the vocabulary are both {token!r}; "
-                        "remove one, or ids would be ambiguous"
-                    )
-                seen[token] = index
+        if self.shadowed:
+            index = min(self.shadowed)
+            token = self.tokens[index]
+            warnings.warn(
+                f"lines {index + 1} and {self.ids[token] + 1} of the vocabulary are both {token!r}; the last "
+                f"of such lines counts ({len(self.shadowed)} do not), as in Google's load_vocab. Remove none: "
+                "the ids of all later lines would change",
+                stacklevel=3,
+            )
         missing = [token for token in REQUIRED_TOKENS if token not in self.ids]
         if missing:
             raise VocabularyError(
@@ -65,6 +66,11 @@ class Vocabulary:
     def ids(self) -> dict[str, int]:
         """Id of each piece."""
         return {token: index for index, token in enumerate(self.tokens)}
+
+    @cached_property
+    def shadowed(self) -> frozenset[int]:
+        """Ids that no text gets, because a later piece is the same."""
+        return frozenset(range(len(self.tokens))) - frozenset(self.ids.values())
 
     @property
     def unk_id(self) -> int:
@@ -106,11 +112,11 @@ class Vocabulary:
         """Read the contents of a vocab.txt: one piece per line, ended by LF or CR LF.
 
         White space around a piece is not part of it, as in Google's `load_vocab`; a line of white space
-        only keeps its id and matches nothing.
+        only keeps its id and matches nothing. Of equal lines the last counts, with a warning.
 
         Raises:
-            VocabularyError: It is empty, starts with a byte order mark, repeats a line or lacks a special
-                token. The message names `source`.
+            VocabularyError: It is empty, starts with a byte order mark or lacks a special token. The message
+                names `source`.
         """
         if text.startswith("\ufeff"):
             raise VocabularyError(f"{source} starts with a byte order mark; save it as UTF-8 without BOM")
