@@ -48,8 +48,8 @@ class Vocabulary:
             token = self.tokens[index]
             warnings.warn(
                 f"lines {index + 1} and {self.ids[token] + 1} of the vocabulary are both {token!r}; the last "
-                f"of such lines counts ({len(self.shadowed)} do not), as in Google's load_vocab. Remove none: "
-                "the ids of all later lines would change",
+                f"of such lines counts ({len(self.shadowed)} do not), as in Google's load_vocab. Keep them, "
+                "for without one all later ids change",
                 stacklevel=3,
             )
         missing = [token for token in REQUIRED_TOKENS if token not in self.ids]

@@ -148,7 +148,7 @@ def test_of_equal_lines_the_last_counts(case: str, dialect: str, tmp_path: Path)
     assert tokenizer.encode("cat mat dog") == expected
     sep = tokenizer.vocabulary.sep_id
     assert sep == (6 if case == "special_again" else 3)
-    with pytest.warns(UserWarning, match="Remove none"):
+    with pytest.warns(UserWarning, match="Keep them"):
         layer = BertPreprocessor.from_pretrained(tmp_path, seq_length=8, dialect=dialect)
     ids = np.asarray(layer(np.array(["cat mat dog"], object))["input_word_ids"])[0]
     assert ids.tolist()[: len(expected) + 2] == [2, *expected, sep]

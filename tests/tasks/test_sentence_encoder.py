@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import tiny_bert
 
-from tfbert_npu import SentenceEncoder
+from tfbert_npu import SentenceEncoder, export_onnx
 from tfbert_npu.checkpoints.sentence_options import read_sentence_options
-from tfbert_npu.errors import CheckpointError
+from tfbert_npu.errors import ArtifactError, CheckpointError
 
 TEXTS = [
     "the cat sat",
@@ -126,6 +126,21 @@ def test_real_weights(minilm: Path) -> None:
     got = ours.encode(TEXTS)
     np.testing.assert_allclose(got, expected, atol=1e-5)
     np.testing.assert_allclose(ours.similarity(got, got), expected @ expected.T, atol=1e-5)
+
+
+@pytest.mark.parametrize("layout", ["dense", "prompts"])
+def test_an_exported_directory_gives_the_same(layout: str, bert: Path, tmp_path: Path) -> None:
+    """The sentence-transformers files travel with the artifact, guarded by its manifest."""
+    pytest.importorskip("onnxruntime")
+    theirs = build(bert, **LAYOUTS[layout])
+    theirs.save(str(tmp_path / "model"))
+    export_onnx(tmp_path / "model", tmp_path / "artifact")
+    with SentenceEncoder.from_pretrained(tmp_path / "artifact", backend="onnx") as ours:
+        np.testing.assert_allclose(ours.encode(TEXTS), theirs.encode(TEXTS), atol=1e-5)
+    pooling = tmp_path / "artifact" / "1_Pooling" / "config.json"
+    pooling.write_text(pooling.read_text().replace("cls", "max").replace("mean", "max"))
+    with pytest.raises(ArtifactError, match=r"1_Pooling/config\.json"):
+        SentenceEncoder.from_pretrained(tmp_path / "artifact", backend="onnx")
 
 
 def test_without_files_the_mean_and_a_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

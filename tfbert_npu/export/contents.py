@@ -14,6 +14,7 @@ from tfbert_npu.artifact.embeddings import EMBEDDINGS, HostEmbeddings
 from tfbert_npu.artifact.hashing import sha256_of
 from tfbert_npu.artifact.manifest import Manifest, ModelFile, SupportFile, SupportKind
 from tfbert_npu.artifact.rk_transformers import HF_INPUTS
+from tfbert_npu.checkpoints.sentence_options import SENTENCE_FILES
 from tfbert_npu.export.card import write_card
 from tfbert_npu.export.source import TOKENIZER_FILES, ExportSource
 from tfbert_npu.onnx.agreement import Agreement, summary, worst_of
@@ -176,9 +177,12 @@ def _write_support(
         HostEmbeddings.from_state(source.state).save(directory)
         support.append((EMBEDDINGS, "embeddings"))
     if source.tokenizer is not None:
-        for name in TOKENIZER_FILES:
-            if (source.tokenizer / name).is_file():
-                shutil.copyfile(source.tokenizer / name, directory / name)
+        # How text becomes ids, and hidden states a sentence vector.
+        for pattern in (*TOKENIZER_FILES, *SENTENCE_FILES):
+            for path in sorted(source.tokenizer.glob(pattern)):
+                name = path.relative_to(source.tokenizer).as_posix()
+                (directory / name).parent.mkdir(exist_ok=True)
+                shutil.copyfile(path, directory / name)
                 support.append((name, "tokenizer"))
     return support
 
