@@ -190,17 +190,30 @@ def described(prediction: Mapping[str, Any] | None) -> str:
 
 
 def work_of_encoder(
-    *, layers: int, hidden: int, heads: int, inner: int, length: int, batch: int = 1, int8: bool = False
+    *,
+    layers: int,
+    hidden: int,
+    heads: int,
+    inner: int,
+    length: int,
+    batch: int = 1,
+    int8: bool = False,
+    slices: int = 1,
 ) -> list[Work]:
-    """The operators of a BERT encoder's layers, one call of [batch, length], attention in float16."""
+    """The operators of a BERT encoder's layers, one call of [batch, length], attention in float16.
+
+    `slices` are the parts of each feed-forward block, see `RknnOptions.ffn_slices`: a product of fewer inputs
+    reads its weights fewer times.
+    """
     tokens = batch * length * hidden
     layer = [
         *[Work("product", (hidden, hidden, length), batch, int8)] * 3,
         Work("attention", (heads * batch, hidden // heads, length, length)),
         Work("product", (hidden, hidden, length), batch, int8),
         Work("norm", (tokens,)),
-        Work("product", (hidden, inner, length), batch, int8, activation=True),
-        Work("product", (inner, hidden, length), batch, int8),
+        *[Work("product", (hidden, inner // slices, length), batch, int8, activation=True)] * slices,
+        *[Work("product", (inner // slices, hidden, length), batch, int8)] * slices,
+        *[Work("elementwise", (tokens,))] * (slices - 1),
         Work("norm", (tokens,)),
     ]
     return layer * layers

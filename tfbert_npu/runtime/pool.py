@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from tfbert_npu.runtime.backend import Arrays, Backend
+from tfbert_npu.runtime.calls import Call, Slot
 from tfbert_npu.runtime.errors import BackendError, BackendTimeoutError, FailedCallError
 from tfbert_npu.runtime.stats import CoreStats
 
@@ -24,51 +25,6 @@ _ATTEMPTS = 2
 _FAILURES_OF_A_CORE = 3
 
 logger = logging.getLogger("tfbert_npu")
-
-
-class Call:
-    """One call of a backend, from its submission to its answer."""
-
-    __slots__ = (
-        "_done",
-        "attempts",
-        "cancelled",
-        "error",
-        "inputs",
-        "outputs",
-        "queued",
-        "started",
-        "worker",
-    )
-
-    def __init__(self, inputs: Arrays) -> None:
-        self.inputs = inputs
-        self.outputs: dict[str, np.ndarray] | None = None
-        self.error: BaseException | None = None
-        self.attempts = 0
-        self.cancelled = False
-        self.queued = time.monotonic()
-        self.started: float | None = None
-        self.worker: _Worker | None = None
-        self._done = threading.Lock()  # a lock is the lightest thing in Python that one can wait on
-        self._done.acquire()
-
-    def finish(self, outputs: dict[str, np.ndarray] | None, error: BaseException | None) -> None:
-        """Answer the call."""
-        self.outputs, self.error = outputs, error
-        self._done.release()
-
-    @property
-    def answered(self) -> bool:
-        """Whether the answer is there."""
-        return not self._done.locked()
-
-    def wait(self, seconds: float) -> bool:
-        """Whether the answer came within that time."""
-        if self._done.acquire(timeout=max(seconds, 0)):
-            self._done.release()
-            return True
-        return False
 
 
 class _Worker(threading.Thread):
@@ -105,7 +61,7 @@ class _Worker(threading.Thread):
             finally:
                 pool.left(self)
 
-    def _answer(self, backend: Backend, call: Call, slot: _Slot) -> None:
+    def _answer(self, backend: Backend, call: Call, slot: Slot) -> None:
         with self._pool.lock:
             if call.cancelled:
                 return
@@ -136,15 +92,6 @@ class _Worker(threading.Thread):
             call.finish(outputs, failure)
 
 
-class _Slot:
-    """What is counted for one place of the pool, whichever contexts have held it."""
-
-    def __init__(self) -> None:
-        self.calls = self.errors = self.computed_tokens = self.replaced = 0
-        self.failed_in_a_row = 0
-        self.run_seconds = self.wait_seconds = 0.0
-
-
 class Pool:
     """Contexts of one model.
 
@@ -170,7 +117,7 @@ class Pool:
     ) -> None:
         self.factories = list(factories)
         self.queue: queue.SimpleQueue[Call | None] = queue.SimpleQueue()
-        self.slots = [_Slot() for _ in self.factories]
+        self.slots = [Slot() for _ in self.factories]
         self.lock = threading.Lock()
         self._cores = list(cores)
         self._timeout = timeout
