@@ -85,7 +85,7 @@ def test_int8_needs_no_torch(toolchain, onnx_model, tmp_path, options):
         build = {"do_quantization": True, "dataset": str(session.write_dataset(samples))}
         build["auto_hybrid"] = "auto_hybrid_cos_thresh" in options
         session.build(path, {"target_platform": "rk3588", **options}, load=load, build=build)
-        pooled, sequence = session.infer(samples[0])
+        sequence, pooled = session.infer(samples[0])
         assert pooled.shape == (1, 128)
         assert np.isfinite(sequence).all()
         assert "embeddings" in session.analyze(samples[0], tmp_path / "analysis").read_text()

@@ -19,7 +19,7 @@ from tfbert_npu.train.optimizer import BertAdamW, layer_factors
 from tfbert_npu.train.options import TrainOptions
 from tfbert_npu.train.out_directory import locked
 from tfbert_npu.train.schedule import LinearWarmup
-from tfbert_npu.train.state import FILE, Origin, load_state, save_state
+from tfbert_npu.train.state import FILE, Origin, load_state, save_state, state_variables
 
 
 def compile_for(model: Any, options: TrainOptions, steps_per_epoch: int) -> None:
@@ -134,6 +134,7 @@ def _train(
     context = strategy.scope() if strategy.num_replicas_in_sync > 1 else nullcontext()
     with context:
         compile_for(model, options, steps)
+        state_variables(model)  # every worker makes the optimizer's: one alone would wait for the others
         position = Position()
         if state.is_file():
             position = Position(**load_state(state, model, origin))
