@@ -15,7 +15,7 @@ from tfbert_npu import (
     BertPreprocessor,
 )
 from tfbert_npu.cli import cli
-from tfbert_npu.tasks import answer, classify, fill_mask, ner
+from tfbert_npu.tasks import answer, classify, fill_mask, masked_words, ner, running
 from tfbert_npu.tasks.answers import question_windows
 from tfbert_npu.train.fine_tuning import save_tokenizer
 
@@ -240,3 +240,61 @@ def test_commands(tmp_path):
     output = run("qa", tmp_path / "qa", "--question", "who?", "--context", tmp_path / "context.txt", "--json")
     found = json.loads(output)
     assert "the cat sat in berlin. anna ran."[found["start"] : found["end"]] == found["text"]
+
+
+def test_one_text_is_a_batch_of_one(tmp_path):
+    """A string is a sequence too, of its characters."""
+    model = saved(BertForSequenceClassification, tmp_path, labels=["a", "b"])
+    assert classify(model, TOKENIZER, TEXTS[0]) == classify(model, TOKENIZER, [TEXTS[0]])
+    assert classify(model, TOKENIZER, TEXTS[0], TEXTS[1]) == classify(model, TOKENIZER, TEXTS[:1], TEXTS[1:2])
+    lm = BertForMaskedLM(tiny_bert.config())
+    assert fill_mask(lm, TOKENIZER, "the [MASK]") == fill_mask(lm, TOKENIZER, ["the [MASK]"])
+    tagger = BertForTokenClassification(tiny_bert.config(), labels=["O", "B-X", "I-X"])
+    assert ner(tagger, TOKENIZER, TEXTS[0]) == ner(tagger, TOKENIZER, [TEXTS[0]])
+    reader = BertForQuestionAnswering(tiny_bert.config())
+    one = answer(reader, TOKENIZER, "who sat?", TEXTS[0], seq_length=48, stride=8)
+    assert one == answer(reader, TOKENIZER, ["who sat?"], TEXTS[:1], seq_length=48, stride=8)
+
+
+def test_the_longest_compiled_shape_is_the_default_length():
+    """An artifact of 32 tokens takes no row of 128."""
+    widths = []
+
+    class Compiled:
+        shapes = ((1, 16), (1, 32))
+
+        def __call__(self, inputs):
+            rows, width = inputs["input_word_ids"].shape
+            widths.append(width)
+            spans = np.zeros((rows, width), np.float32)
+            return {"logits": np.zeros((rows, 2), np.float32), "start_logits": spans, "end_logits": spans}
+
+    text = "the cat sat in berlin " * 20
+    classify(Compiled(), TOKENIZER, [text], labels=["a", "b"])
+    answer(Compiled(), TOKENIZER, ["who?"], [text])
+    assert max(widths) == 32
+    classify(Compiled(), TOKENIZER, [text], labels=["a", "b"], seq_length=16)
+    assert widths[-1] == 16
+
+
+def test_fill_mask_keeps_the_scores_of_masks_only():
+    kept = []
+
+    def model(inputs):
+        rows, width = inputs["input_word_ids"].shape
+        return {"logits": np.random.default_rng(0).normal(size=(rows, width, len(TOKENIZER.vocabulary)))}
+
+    def keep(row, outputs):
+        kept.append(outputs["logits"].base is None and outputs["logits"].shape[0])
+        return outputs
+
+    original = running.run
+
+    def noted(*args, **options):
+        inner = options["keep"]
+        return original(*args, **{**options, "keep": lambda row, outputs: keep(row, inner(row, outputs))})
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(masked_words, "run", noted)
+        fill_mask(model, TOKENIZER, ["the [MASK] sat", "[MASK] [MASK]"])
+    assert sorted(kept) == [1, 2]

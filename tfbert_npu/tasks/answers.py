@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tfbert_npu.preprocess import BertTokenizer
-from tfbert_npu.tasks.running import as_tokenizer, run, softmax
+from tfbert_npu.tasks.running import as_tokenizer, length_for, listed, run, softmax
 from tfbert_npu.tasks.words import Word, windows, words_of
 
 # Longer questions are cut, as in google-research/bert's run_squad.py (max_query_length).
@@ -74,15 +74,15 @@ def question_windows(
 def answer(
     model: Any,
     preprocessor: Any,
-    questions: Sequence[str],
-    contexts: Sequence[str],
+    questions: str | Sequence[str],
+    contexts: str | Sequence[str],
     *,
     top_k: int = 1,
     no_answer: bool = False,
     no_answer_threshold: float = 0.0,
     max_answer_pieces: int = 30,
-    seq_length: int = 384,
-    stride: int = 128,
+    seq_length: int | None = None,
+    stride: int | None = None,
     batch_size: int = 16,
 ) -> list[list[Answer]]:
     """The best answers to questions, each in its own context.
@@ -93,19 +93,22 @@ def answer(
     Args:
         model: A `BertForQuestionAnswering`, or a callable with such outputs.
         preprocessor: Its `BertPreprocessor` or `BertTokenizer`.
-        questions: B questions.
+        questions: B questions; one alone is a list of one.
         contexts: B texts to look in.
         top_k: How many answers per question, the best first.
         no_answer: Whether "no answer" is a candidate (SQuAD 2.0, section 4.3 of the paper).
         no_answer_threshold: How much better than the best span the empty answer must score to be first.
         max_answer_pieces: Longest answer in word pieces.
-        seq_length: Length of a window in tokens.
-        stride: Overlap of windows in tokens.
+        seq_length: Length of a window in tokens; by default the artifact's longest shape, or 384.
+        stride: Overlap of windows in tokens; by default 128, or a third of a shorter window.
         batch_size: Windows per call of the model.
 
     Returns:
         For each question up to `top_k` answers.
     """
+    questions, contexts = listed(questions), listed(contexts)
+    seq_length = length_for(model, seq_length, 384)
+    stride = min(128, seq_length // 3) if stride is None else stride
     if len(questions) != len(contexts):
         raise ValueError(f"{len(questions)} questions but {len(contexts)} contexts; give one for each")
     tokenizer = as_tokenizer(preprocessor)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tfbert_npu.config import ProblemType
-from tfbert_npu.tasks.running import as_tokenizer, call, labels_of, softmax
+from tfbert_npu.tasks.running import as_tokenizer, call, labels_of, length_for, listed, softmax
 
 
 @dataclass(frozen=True)
@@ -23,12 +23,12 @@ class Scored:
 def classify(
     model: Any,
     preprocessor: Any,
-    texts: Sequence[str],
-    text_pairs: Sequence[str] | None = None,
+    texts: str | Sequence[str],
+    text_pairs: str | Sequence[str] | None = None,
     *,
     labels: Sequence[str] | None = None,
     problem_type: ProblemType | None = None,
-    seq_length: int = 128,
+    seq_length: int | None = None,
     batch_size: int = 32,
 ) -> list[list[Scored]]:
     """Score every label for every text, the best first.
@@ -37,18 +37,21 @@ def classify(
         model: A `BertForSequenceClassification` or `BertForNextSentencePrediction`, or a callable with
             such outputs.
         preprocessor: Its `BertPreprocessor` or `BertTokenizer`.
-        texts: B texts.
+        texts: B texts; one alone is a list of one.
         text_pairs: B second texts.
         labels: Label names; by default the model's.
         problem_type: By default the model's, else single label. Single label gives a softmax, multi label a
             sigmoid per label, regression the value itself.
-        seq_length: Longest sequence in tokens; longer ones are trimmed.
+        seq_length: Longest sequence in tokens, by default the artifact's longest shape, or 128; longer ones
+            are trimmed.
         batch_size: Texts per call of the model.
 
     Returns:
         For each text all labels with their scores, in falling order (regression: in the order of labels).
     """
     tokenizer = as_tokenizer(preprocessor)
+    texts, seq_length = listed(texts), length_for(model, seq_length)
+    text_pairs = None if text_pairs is None else listed(text_pairs)
     names = labels_of(model, labels)
     kind = problem_type or getattr(model, "problem_type", None) or "single_label_classification"
     results = []

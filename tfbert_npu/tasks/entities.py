@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tfbert_npu.preprocess import BertTokenizer
-from tfbert_npu.tasks.running import as_tokenizer, labels_of, run, softmax
+from tfbert_npu.tasks.running import as_tokenizer, labels_of, length_for, listed, run, softmax
 from tfbert_npu.tasks.schemes import SchemeName, group_entities, recognize_scheme
 from tfbert_npu.tasks.words import Word, centre_most, given_words, windows, words_of
 
@@ -76,11 +76,11 @@ def tag_words(
 def ner(
     model: Any,
     preprocessor: Any,
-    texts: Sequence[str] | Sequence[Sequence[str]],
+    texts: str | Sequence[str] | Sequence[Sequence[str]],
     *,
     labels: Sequence[str] | None = None,
     scheme: SchemeName | None = None,
-    seq_length: int = 128,
+    seq_length: int | None = None,
     batch_size: int = 32,
 ) -> list[list[Entity]]:
     """Named entities, from the labels of a token classifier.
@@ -88,10 +88,11 @@ def ner(
     Args:
         model: A `BertForTokenClassification`, or a callable with such outputs.
         preprocessor: Its `BertPreprocessor` or `BertTokenizer`.
-        texts: Texts, or lists of words that were cut already.
+        texts: Texts (one alone is a list of one), or lists of words that were cut already.
         labels: Label names; by default the model's.
         scheme: How labels mark entities; by default recognized from their names (see `schemes`).
-        seq_length: Longest sequence in tokens; longer texts are cut into windows that overlap.
+        seq_length: Longest sequence in tokens, by default the artifact's longest shape, or 128; longer texts
+            are cut into windows that overlap.
         batch_size: Windows per call of the model.
 
     Returns:
@@ -101,6 +102,7 @@ def ner(
         ValueError: The labels follow no known scheme.
     """
     tokenizer = as_tokenizer(preprocessor)
+    texts, seq_length = listed(texts), length_for(model, seq_length)
     names = labels_of(model, labels)
     marks = recognize_scheme(names, scheme)
     sentences = [

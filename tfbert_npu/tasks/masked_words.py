@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tfbert_npu.preprocess import BertTokenizer
-from tfbert_npu.tasks.running import as_tokenizer, run, softmax
+from tfbert_npu.tasks.running import Outputs, as_tokenizer, length_for, listed, run, softmax
 
 MASK = "[MASK]"
 
@@ -27,10 +27,10 @@ class Filling:
 def fill_mask(
     model: Any,
     preprocessor: Any,
-    texts: Sequence[str],
+    texts: str | Sequence[str],
     *,
     top_k: int = 5,
-    seq_length: int = 128,
+    seq_length: int | None = None,
     batch_size: int = 32,
 ) -> list[list[list[Filling]]]:
     """The most probable word pieces at every `[MASK]`.
@@ -38,9 +38,10 @@ def fill_mask(
     Args:
         model: A `BertForMaskedLM` or `BertForPreTraining`, or a callable with such outputs.
         preprocessor: Its `BertPreprocessor` or `BertTokenizer`.
-        texts: Texts, each with one `[MASK]` or more; several are filled independently of each other.
+        texts: Texts (one alone is a list of one), each with one `[MASK]` or more; several are filled
+            independently of each other.
         top_k: How many pieces per mask.
-        seq_length: Longest sequence in tokens.
+        seq_length: Longest sequence in tokens; by default the artifact's longest shape, or 128.
         batch_size: Texts per call of the model.
 
     Returns:
@@ -50,6 +51,7 @@ def fill_mask(
         ValueError: A text has no `[MASK]`, or has one beyond `seq_length`.
     """
     tokenizer = as_tokenizer(preprocessor)
+    texts, seq_length = listed(texts), length_for(model, seq_length)
     if MASK not in tokenizer.options.allow_special_tokens:
         allowed = tokenizer.options.allow_special_tokens | {MASK}
         tokenizer = BertTokenizer(
@@ -66,12 +68,13 @@ def fill_mask(
             raise ValueError(f"texts[{index}] has no [MASK] {where}; put one where the word is missing")
         rows.append(row)
         places.append(masks)
-    results = []
-    outputs = run(model, rows, batch_size=batch_size, pad_id=vocabulary.pad_id)
-    for output, masks in zip(outputs, places, strict=True):
+
+    def at_masks(row: int, output: Outputs) -> Outputs:
         logits = output["mlm_logits"] if "mlm_logits" in output else output["logits"]
-        results.append([_best(logits[place], vocabulary.tokens, top_k) for place in masks])
-    return results
+        return {"logits": logits[places[row]]}  # a copy, so that the batch's can go
+
+    outputs = run(model, rows, batch_size=batch_size, pad_id=vocabulary.pad_id, keep=at_masks)
+    return [[_best(scores, vocabulary.tokens, top_k) for scores in output["logits"]] for output in outputs]
 
 
 def _best(logits: np.ndarray, tokens: Sequence[str], top_k: int) -> list[Filling]:

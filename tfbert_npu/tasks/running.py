@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -12,6 +12,8 @@ from tfbert_npu.inputs import MLM_POSITIONS, check_inputs
 from tfbert_npu.preprocess import BertTokenizer
 
 Inputs = dict[str, np.ndarray]
+Outputs = dict[str, np.ndarray]
+T = TypeVar("T")
 
 # Rows are padded to a multiple of this, so that a graph is traced for few lengths.
 _PAD_TO = 16
@@ -46,6 +48,19 @@ def labels_of(model: Any, labels: Sequence[str] | None) -> tuple[str, ...]:
     return tuple(config.id2label or ("LABEL_0", "LABEL_1"))
 
 
+def length_for(model: Any, seq_length: int | None, default: int = 128) -> int:
+    """The longest row to make: `seq_length`, else an artifact's longest compiled shape, else `default`."""
+    if seq_length is not None:
+        return seq_length
+    shapes = getattr(model, "shapes", ())
+    return max((length for _, length in shapes), default=default)
+
+
+def listed(texts: str | Sequence[T]) -> Sequence[str | T]:
+    """One text as a list of one: it would be taken for a list of its characters."""
+    return [texts] if isinstance(texts, str) else texts
+
+
 def run(
     model: Any,
     rows: Sequence[Sequence[int]],
@@ -53,7 +68,8 @@ def run(
     *,
     batch_size: int = 32,
     pad_id: int = 0,
-) -> Iterator[dict[str, np.ndarray]]:
+    keep: Callable[[int, Outputs], Outputs] = lambda row, outputs: outputs,
+) -> Iterator[Outputs]:
     """Run a model over rows of word ids.
 
     Args:
@@ -63,6 +79,8 @@ def run(
         types: Token types, as long as the rows; 0 by default.
         batch_size: Rows per call.
         pad_id: Id of `[PAD]`.
+        keep: Called with a row's number and its outputs as soon as they are there; what it gives is held
+            until the row's turn. By default everything, which for a vocabulary's scores is megabytes a row.
 
     Yields:
         For each row, in order, its outputs by name, without the batch axis; a single unnamed output is
@@ -70,13 +88,13 @@ def run(
     """
     # Rows of like length go together; the order is restored below.
     order = sorted(range(len(rows)), key=lambda index: len(rows[index]))
-    results: list[dict[str, np.ndarray]] = [{} for _ in rows]
+    results: list[Outputs] = [{} for _ in rows]
     for first in range(0, len(order), batch_size):
         chosen = order[first : first + batch_size]
         inputs = pad([rows[i] for i in chosen], None if types is None else [types[i] for i in chosen], pad_id)
         outputs = call(model, inputs)
         for place, index in enumerate(chosen):
-            results[index] = {name: array[place] for name, array in outputs.items()}
+            results[index] = keep(index, {name: array[place] for name, array in outputs.items()})
     yield from results
 
 
