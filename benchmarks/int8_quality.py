@@ -20,10 +20,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from tfbert_npu.artifact.manifest import Manifest
-from tfbert_npu.export.onnx_file import run_onnx
 from tfbert_npu.export.source import graph_of, outputs_of, source_of
 from tfbert_npu.onnx import encoder
 from tfbert_npu.onnx.model import GraphOptions
+from tfbert_npu.onnx.running import run_onnx
 from tfbert_npu.quantize.calibration import calibration_set, default_texts, read_texts
 from tfbert_npu.quantize.grid import WEIGHT_ONLY
 from tfbert_npu.quantize.hybrid import HybridModel

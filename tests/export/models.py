@@ -8,10 +8,10 @@ import numpy as np
 import torch
 import transformers
 
+from tfbert_npu.artifact.agreement import Agreement, compare
 from tfbert_npu.checkpoints.state import State, to_state
 from tfbert_npu.config import BertConfig
 from tfbert_npu.heads import ENCODER_OUTPUTS
-from tfbert_npu.onnx.agreement import Agreement, compare
 
 SMALL = {
     "vocab_size": 97,

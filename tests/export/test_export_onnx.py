@@ -12,7 +12,8 @@ import pytest
 from tests.export.models import bert, padded_inputs, run_torch
 from tfbert_npu.artifact.manifest import Manifest
 from tfbert_npu.export.gate import GateError
-from tfbert_npu.export.onnx_file import export_onnx, run_onnx
+from tfbert_npu.export.onnx_file import export_onnx
+from tfbert_npu.onnx.running import run_onnx
 
 
 def golden_cases(shared):

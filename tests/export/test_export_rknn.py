@@ -19,13 +19,16 @@ from tfbert_npu.artifact.manifest import Manifest
 from tfbert_npu.artifact.rknn_file import read_rknn
 from tfbert_npu.export.checks import StrictError
 from tfbert_npu.export.gate import GateError
-from tfbert_npu.export.onnx_file import run_onnx
 from tfbert_npu.export.rknn import export_rknn
 from tfbert_npu.export.source import ExportSource, source_of
 from tfbert_npu.heads import head_named
+from tfbert_npu.onnx.running import run_onnx
 from tfbert_npu.platforms import PLATFORMS, platform_named
 from tfbert_npu.quantize.recipe import Recipe
 from tfbert_npu.rknn.worker import Limits, VendorSession, WorkerError
+from tfbert_npu.runtime.files import Artifact
+from tfbert_npu.runtime.load import Options
+from tfbert_npu.runtime.verify import verify
 
 from .models import agreement, bert, distilbert
 
@@ -90,6 +93,32 @@ def test_minilm_with_embeddings_inside(minilm, tmp_path):
     assert block["model_input_names"] == ["input_ids", "attention_mask", "token_type_ids"]
     assert "0.99999" in (tmp_path / "m" / "README.md").read_text()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["m"]
+    for backend in ("simulator", "onnx"):
+        found = verify(Artifact.open(tmp_path / "m"), Options(backend=backend))
+        assert found.passed, found.problems
+        assert len(found.verdicts) >= 2
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"precision": "w8a8", "shapes": ((1, 32),)},
+        {"layout": "static", "shapes": ((1, 16), (2, 32)), "embeddings": "host"},
+        {"outputs": ["encoder_outputs"], "shapes": ((1, 16), (1, 32))},
+    ],
+    ids=["int8", "static-host-batch", "hidden"],
+)
+def test_what_was_exported_verifies_in_the_simulator(small, tmp_path, options):
+    calibration = None
+    if "precision" in options:
+        rng = np.random.default_rng(0)
+        ids = rng.integers(0, 500, (8, 32)).astype(np.int32)
+        batch = {"input_word_ids": ids, "input_mask": np.ones_like(ids), "input_type_ids": np.zeros_like(ids)}
+        calibration = [batch]
+    export_rknn(small, tmp_path / "m", calibration=calibration, **options)
+    found = verify(Artifact.open(tmp_path / "m"), Options(backend="simulator"))
+    assert found.passed, found.problems
+    assert {verdict.shape for verdict in found.verdicts} == set(options["shapes"])
 
 
 def test_the_encoder_of_a_trained_head_is_delegated(small, tmp_path):

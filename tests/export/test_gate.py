@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from tfbert_npu.artifact.agreement import Agreement, compare, failures, text_scores, worst_of
 from tfbert_npu.export.gate import activation_ranges
 from tfbert_npu.heads import OutputSpec
-from tfbert_npu.onnx.agreement import Agreement, compare, failures, text_scores, worst_of
 
 RNG = np.random.default_rng(3)
 MASK = np.array([[1, 1, 1, 0], [1, 1, 0, 0]], np.int32)

@@ -21,7 +21,7 @@ _MOST_BYTES = 64 * 2**20
 
 Layout = Literal["dynamic", "static"]
 Precision = Literal["fp16", "w8a8", "w8a16", "w4a16"]
-SupportKind = Literal["embeddings", "tokenizer", "config", "quantization", "report"]
+SupportKind = Literal["embeddings", "tokenizer", "config", "quantization", "report", "reference"]
 
 
 @dataclass(frozen=True)

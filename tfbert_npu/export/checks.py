@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
+from tfbert_npu.artifact.agreement import Agreement, compare, failures, summary
 from tfbert_npu.artifact.rknn_file import read_rknn
 from tfbert_npu.errors import ArtifactError
 from tfbert_npu.export import gate
-from tfbert_npu.export.onnx_file import prepared, run_onnx
 from tfbert_npu.export.source import FLOAT16_MAX, ExportSource, outputs_of
-from tfbert_npu.onnx.agreement import Agreement, compare, failures, summary
+from tfbert_npu.onnx.running import prepared, run_onnx
 from tfbert_npu.quantize.calibration import calibration_set
 from tfbert_npu.quantize.recipe import Recipe
 from tfbert_npu.quantize.samples import (
@@ -106,7 +106,7 @@ def pass_gate(
     Raises:
         GateError: An output is not the reference's; the vendor's analysis lies in `staging`.
     """
-    fed = prepared(run.source, batches, run.options.embeddings)
+    fed = prepared(run.source.state, batches, run.options.embeddings)
     expected: Sequence[Mapping[str, Any]]
     if run.source.reference is not None:
         expected = [run.source.reference(batch) for batch in batches]
@@ -135,7 +135,7 @@ def check_ranges(run: ExportRun, onnx_path: Path, signature: Signature, batch: I
         GateError: One is more than float16 can hold.
     """
     one = {name: value[:1] for name, value in batch.items()}
-    fed = prepared(run.source, [one], run.options.embeddings)[0]
+    fed = prepared(run.source.state, [one], run.options.embeddings)[0]
     ranges = gate.activation_ranges(os.fspath(onnx_path), [fed[spec.name] for spec in signature.inputs])
     name = max(ranges, key=lambda key: ranges[key])
     if not ranges[name] < FLOAT16_MAX:

@@ -10,14 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from tfbert_npu import __version__
+from tfbert_npu.artifact.agreement import Agreement, summary, worst_of
 from tfbert_npu.artifact.embeddings import EMBEDDINGS, HostEmbeddings
 from tfbert_npu.artifact.hashing import sha256_of
 from tfbert_npu.artifact.manifest import Manifest, ModelFile, SupportFile, SupportKind
+from tfbert_npu.artifact.reference import REFERENCE
 from tfbert_npu.artifact.rk_transformers import HF_INPUTS
 from tfbert_npu.checkpoints.sentence_options import SENTENCE_FILES
 from tfbert_npu.export.card import write_card
 from tfbert_npu.export.source import TOKENIZER_FILES, ExportSource
-from tfbert_npu.onnx.agreement import Agreement, summary, worst_of
 from tfbert_npu.onnx.model import EmbeddingPlace
 from tfbert_npu.quantize.hybrid import document_name
 from tfbert_npu.rknn.compiler import Signature
@@ -62,7 +63,7 @@ def write_contents(directory: Path, exported: Exported) -> Manifest:
             support.append((document_name(name), "quantization"))
     rows = {_key(shape): cost.rows() for shape, cost in exported.costs.items()}
     (directory / COSTS).write_text(json.dumps(rows) + "\n", encoding="utf-8")
-    support += [(COSTS, "report"), ("compiler.log", "report")]
+    support += [(COSTS, "report"), ("compiler.log", "report"), *_reference(directory)]
     manifest = _manifest(directory, exported, _support_files(directory, support))
     manifest.write(directory)
     # No hash of the card: its author is meant to edit it.
@@ -134,7 +135,7 @@ def write_onnx_contents(
     agreements: Mapping[str, Agreement],
 ) -> Manifest:
     """Complete a directory that holds `model.onnx` alone, for the CPU; the manifest comes last."""
-    support = _write_support(directory, source, embeddings, {})
+    support = [*_write_support(directory, source, embeddings, {}), *_reference(directory)]
     path = directory / "model.onnx"
     model = ModelFile(
         path=path.name,
@@ -185,6 +186,10 @@ def _write_support(
                 shutil.copyfile(path, directory / name)
                 support.append((name, "tokenizer"))
     return support
+
+
+def _reference(directory: Path) -> list[tuple[str, SupportKind]]:
+    return [(REFERENCE, "reference")] if (directory / REFERENCE).is_file() else []
 
 
 def _support_files(directory: Path, support: list[tuple[str, SupportKind]]) -> tuple[SupportFile, ...]:

@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tfbert_npu._files import replacing
-from tfbert_npu.artifact.embeddings import HostEmbeddings
+from tfbert_npu.artifact.agreement import Agreement, compare, failures
 from tfbert_npu.errors import require
 from tfbert_npu.export.contents import write_onnx_contents
 from tfbert_npu.export.directory import check_target, explaining_full_disk, staged
 from tfbert_npu.export.gate import GateError
+from tfbert_npu.export.reference import write_reference
 from tfbert_npu.export.source import ExportSource, graph_of, outputs_of, source_of, tensorflow_reference
 from tfbert_npu.heads import OutputSpec
-from tfbert_npu.onnx.agreement import Agreement, compare, failures
 from tfbert_npu.onnx.model import Dim, EmbeddingPlace, GraphOptions
+from tfbert_npu.onnx.running import prepared, run_onnx
 from tfbert_npu.quantize.samples import random_inputs
 from tfbert_npu.rknn.compiler import Signature
 
 _ONNX_MIN_COSINE = 0.999999
+_REFERENCE_LENGTHS = (16, 64, 128)
 
 
 def export_onnx(
@@ -105,24 +108,14 @@ def export_onnx(
         return target
     with staged(target.absolute(), overwrite=overwrite) as staging:
         onnx.save(graph, staging / "model.onnx")
+        source = tensorflow_reference(source)
+        if source.reference is not None or find_spec("onnxruntime") is not None:
+            lengths = [min(length, source.config.max_position_embeddings) for length in _REFERENCE_LENGTHS]
+            positions = masked_positions if isinstance(masked_positions, int) else None
+            write_reference(staging, source, lengths, options.outputs, positions, embeddings)
         found = _check(staging / "model.onnx", source, options) if check else {}
         write_onnx_contents(staging, source, Signature.of(graph), embeddings, found)
     return target
-
-
-def run_onnx(
-    path: str | os.PathLike[str], inputs: Sequence[Mapping[str, np.ndarray]]
-) -> list[dict[str, np.ndarray]]:
-    """Outputs of an ONNX file for several batches, by onnxruntime on the CPU."""
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(os.fspath(path), providers=["CPUExecutionProvider"])
-    wanted = [value.name for value in session.get_inputs()]
-    names = [value.name for value in session.get_outputs()]
-    return [
-        dict(zip(names, session.run(None, {name: batch[name] for name in wanted}), strict=True))
-        for batch in inputs
-    ]
 
 
 def compare_onnx(
@@ -134,19 +127,9 @@ def compare_onnx(
 ) -> dict[str, Agreement]:
     """Agreement of an ONNX file with the source's reference, the worst over all batches."""
     assert source.reference is not None
-    fed = prepared(source, inputs, embeddings)
+    fed = prepared(source.state, inputs, embeddings)
     expected = [source.reference(batch) for batch in inputs]
     return compare(run_onnx(path, fed), expected, [batch["input_mask"] for batch in inputs], specs)
-
-
-def prepared(
-    source: ExportSource, inputs: Sequence[Mapping[str, np.ndarray]], embeddings: EmbeddingPlace
-) -> list[dict[str, np.ndarray]]:
-    """The batches as the graph takes them: as they are, or with embeddings summed here."""
-    if embeddings == "inside":
-        return [dict(batch) for batch in inputs]
-    host = HostEmbeddings.from_state(source.state)
-    return [{**batch, **host(batch)} for batch in inputs]
 
 
 def _check(path: Path, source: ExportSource, options: GraphOptions) -> dict[str, Agreement]:

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from tfbert_npu import __version__
+from tfbert_npu.artifact.agreement import Agreement
 from tfbert_npu.artifact.manifest import Manifest
 from tfbert_npu.errors import require
 from tfbert_npu.export import gate
@@ -28,10 +29,10 @@ from tfbert_npu.export.checks import (
 from tfbert_npu.export.contents import Exported, write_contents
 from tfbert_npu.export.directory import check_target
 from tfbert_npu.export.evidence import LOG, staged_with_evidence
-from tfbert_npu.export.onnx_file import prepared
+from tfbert_npu.export.reference import write_reference
 from tfbert_npu.export.source import graph_of, source_of, tensorflow_reference
-from tfbert_npu.onnx.agreement import Agreement
 from tfbert_npu.onnx.model import GraphOptions
+from tfbert_npu.onnx.running import prepared
 from tfbert_npu.quantize.calibration import default_texts, read_texts, resized
 from tfbert_npu.quantize.hybrid import document_name
 from tfbert_npu.quantize.pipeline import compile_int8, quantize, round_products
@@ -237,7 +238,7 @@ def _export(run: ExportRun, staging: Path, name: str, user_string: str) -> Manif
                 cut = resized(run.calibration, shapes[0])
                 if options.masked_positions is not None:
                     cut = with_positions(cut, options.masked_positions)
-                calibration = prepared(source, cut, options.embeddings)
+                calibration = prepared(source.state, cut, options.embeddings)
                 found, document = compile_int8(
                     session, onnx_path, signature, options, shapes, custom, calibration, quantized
                 )
@@ -251,6 +252,8 @@ def _export(run: ExportRun, staging: Path, name: str, user_string: str) -> Manif
         check_header(staging / file, run, custom)
     check_targets(run, costs)
     run.say("writing the directory")
+    lengths = [length for _, length in options.shapes]
+    write_reference(staging, source, lengths, options.outputs, options.masked_positions, options.embeddings)
     return write_contents(
         staging,
         Exported(

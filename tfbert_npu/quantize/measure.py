@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from tfbert_npu.artifact.agreement import text_scores
 from tfbert_npu.heads import OutputSpec
-from tfbert_npu.onnx.agreement import text_scores
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from tfbert_npu.export.gate import MIN_COSINE
-from tfbert_npu.export.onnx_file import prepared, run_onnx
 from tfbert_npu.export.source import ExportSource, graph_of, outputs_of
 from tfbert_npu.onnx.model import GraphOptions
+from tfbert_npu.onnx.running import prepared, run_onnx
 from tfbert_npu.quantize.hybrid import HybridModel
 from tfbert_npu.quantize.measure import Quality, quality
 from tfbert_npu.quantize.pipeline import Batches, Transformed, rounded_state, transform
@@ -113,7 +113,7 @@ class Study:
     def __enter__(self) -> Study:
         self._say("transforming the weights for int8")
         self._transformed, self._rounded = self._prepare()
-        self._fed = prepared(self._source, self._calibration, self._options.embeddings)
+        self._fed = prepared(self._source.state, self._calibration, self._options.embeddings)
         step = max(1, len(self._fed) // _PROBES)
         self._probes = self._fed[step // 2 :: step][:_PROBES]
         self._masks = self._calibration[step // 2 :: step][:_PROBES]

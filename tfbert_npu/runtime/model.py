@@ -197,7 +197,16 @@ class NpuModel:
     ) -> None:
         self.close()
 
-    def _compute(self, inputs: dict[str, np.ndarray]) -> Outputs:
+    def flat(self, inputs: dict[str, np.ndarray], shape: Shape | None = None) -> dict[str, np.ndarray]:
+        """Compute a request without the fallback; outputs are the file's own, by name.
+
+        Args:
+            inputs: As in `run`, int32.
+            shape: Take this compiled shape for every call; by default what costs least.
+
+        Raises:
+            BackendError: The backend failed, or the model is closed.
+        """
         pool = self._held.pool
         if pool is None or pool.gone:
             pool = self._revived()
@@ -209,7 +218,7 @@ class NpuModel:
             lengths = np.maximum(lengths, positions.max(axis=1) + 1)
         if batch and int(lengths.max()) > self._longest:
             inputs, lengths = self._shortened(inputs, lengths)
-        placements = place(lengths, self.shapes, pool.size)
+        placements = place(lengths, self.shapes if shape is None else (shape,), pool.size)
         results = pool.run([self._padded(inputs, placement) for placement in placements])
         with self._counted.lock:
             self._counted.requests += 1
@@ -218,11 +227,13 @@ class NpuModel:
             self._counted.computed_tokens += sum(placement.computed_tokens for placement in placements)
         if self._check_finite:
             check_finite(results, placements)
-        outputs = {
+        return {
             spec.name: assembled(spec, placements, [result[spec.name] for result in results], batch, length)
             for spec in self.outputs
         }
-        return self._arranged(outputs, positions)
+
+    def _compute(self, inputs: dict[str, np.ndarray]) -> Outputs:
+        return self._arranged(self.flat(inputs), inputs.get(MLM_POSITIONS))
 
     def _revived(self) -> Pool:
         """The pool, made again after its making or all of its contexts failed."""

@@ -22,10 +22,12 @@ class Agreement:
     """Largest absolute difference of a number."""
     not_finite: int
     """Numbers that are NaN or infinite, on either side."""
+    relative: float = 0.0
+    """Largest length of a text's difference over the length of its reference; a scale shows here alone."""
 
     def as_dict(self) -> dict[str, float]:
         """For the manifest."""
-        return {"cosine": self.cosine, "max_abs": self.max_abs}
+        return {"cosine": self.cosine, "max_abs": self.max_abs, "relative": self.relative}
 
 
 def compare(
@@ -60,6 +62,7 @@ def compare(
             cosine=-1.0 if broken else float(min(scores, default=1.0)),
             max_abs=float("inf") if broken else largest,
             not_finite=broken,
+            relative=float("inf") if broken else max(_relative(pairs), default=0.0),
         )
     return found
 
@@ -87,6 +90,7 @@ def worst_of(agreements: Iterable[Mapping[str, Agreement]]) -> dict[str, Agreeme
                 cosine=min(one.cosine, before.cosine),
                 max_abs=max(one.max_abs, before.max_abs),
                 not_finite=max(one.not_finite, before.not_finite),
+                relative=max(one.relative, before.relative),
             )
     return worst
 
@@ -122,12 +126,28 @@ def _texts(
     return pairs
 
 
+def _spread(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> float:
+    """What a difference of single numbers is measured by: the reference's spread over the texts."""
+    finite = [b for _, b in pairs if np.isfinite(b).all()]
+    if not finite:
+        return 0.0
+    # One text, or the same answer to all: its own size is all there is.
+    return float(np.std(finite)) or float(np.max(np.abs(finite), initial=0.0))
+
+
+def _relative(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> list[float]:
+    single = all(len(a) == 1 for a, _ in pairs)
+    spread = _spread(pairs) if single else 0.0
+    found = []
+    for a, b in pairs:
+        difference, size = float(np.linalg.norm(a - b)), spread or float(np.linalg.norm(b))
+        found.append(difference / size if size else float(difference > 0))
+    return found
+
+
 def _scores(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> list[float]:
     single = all(len(a) == 1 for a, _ in pairs)
-    finite = [b for a, b in pairs if np.isfinite(b).all()]
-    spread = float(np.std(finite)) if single and finite else 0.0
-    if single and not spread:  # one text, or the same answer to all: its own size is all there is
-        spread = float(np.max(np.abs(finite), initial=0.0)) if finite else 0.0
+    spread = _spread(pairs) if single else 0.0
     scores = []
     for a, b in pairs:
         if not (np.isfinite(a).all() and np.isfinite(b).all()):
