@@ -9,6 +9,7 @@ from itertools import chain
 from typing import Any, Literal
 
 import numpy as np
+from tokenizers.decoders import WordPiece
 
 from tfbert_npu.checkpoints.repository import local_directory
 from tfbert_npu.errors import VocabularyError
@@ -19,8 +20,10 @@ from tfbert_npu.preprocess.offsets import Text, as_str, byte_positions
 from tfbert_npu.preprocess.options import Dialect, TextOptions, Trimming, one_of, read_options
 from tfbert_npu.preprocess.saving import save_tokenizer
 from tfbert_npu.preprocess.tf_text_normalizer import MAX_WORD_BYTES, TfTextNormalizer
-from tfbert_npu.preprocess.vocabulary import SUFFIX_INDICATOR, TOKENIZER_FILES, Vocabulary
+from tfbert_npu.preprocess.vocabulary import REQUIRED_TOKENS, SUFFIX_INDICATOR, TOKENIZER_FILES, Vocabulary
 from tfbert_npu.preprocess.wordpiece import ChunkPieces, Normalizer, WordPieces
+
+_SPECIAL = frozenset((*REQUIRED_TOKENS, "[MASK]"))
 
 OffsetUnit = Literal["characters", "bytes"]
 
@@ -115,6 +118,26 @@ class BertTokenizer:
             else:
                 ids += chain.from_iterable(map(self._chunks.__getitem__, chunks(part)))
         return ids
+
+    def tokenize(self, text: Text) -> list[str]:
+        """The word pieces of `text`."""
+        return [self.vocabulary.tokens[one] for one in self.encode(text)]
+
+    def decode(self, ids: Iterable[int], skip_special_tokens: bool = False) -> str:
+        """A text with these word pieces, as transformers writes it: a blank between words, none before `.`.
+
+        Args:
+            ids: Ids of word pieces.
+            skip_special_tokens: Leave `[CLS]`, `[SEP]`, `[PAD]`, `[MASK]` and `[UNK]` out.
+        """
+        pieces = [self.vocabulary.tokens[int(one)] for one in ids]
+        if skip_special_tokens:
+            pieces = [piece for piece in pieces if piece not in _SPECIAL]
+        return WordPiece(prefix=SUFFIX_INDICATOR).decode(pieces)
+
+    def __len__(self) -> int:
+        """Number of word pieces."""
+        return len(self.vocabulary.tokens)
 
     def encode_with_offsets(
         self, text: Text, unit: OffsetUnit = "characters"

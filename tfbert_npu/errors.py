@@ -18,6 +18,10 @@ class CheckpointError(TfbertNpuError, ValueError):
     """A checkpoint cannot be read, or does not hold what its configuration promises."""
 
 
+class TaskError(TfbertNpuError, ValueError):
+    """A model cannot do what is asked of it: its head is for something else, or names no labels."""
+
+
 class VocabularyError(TfbertNpuError, ValueError):
     """A vocabulary file cannot serve as a BERT vocabulary."""
 

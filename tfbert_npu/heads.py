@@ -71,6 +71,7 @@ class HeadSpec:
         pairs: Whether it reads pairs of texts always, so that tests of it must.
         choices: Whether its inputs are [B, choices, S].
         task: The task's name on the hub (huggingface.co/tasks).
+        commands: What `tfbert-npu` can ask of it: names of commands, and of tasks of `train` and `evaluate`.
     """
 
     name: str
@@ -84,6 +85,7 @@ class HeadSpec:
     pairs: bool = False
     choices: bool = False
     task: str = "feature-extraction"
+    commands: tuple[str, ...] = ()
 
     def layers_of(self, distilbert: bool) -> tuple[LayerSpec, ...]:
         """The linear layers in one of the two families."""
@@ -142,6 +144,11 @@ def head_named(name: str) -> HeadSpec:
     return _HEADS[name]
 
 
+def heads_for(command: str) -> tuple[HeadSpec, ...]:
+    """The heads of which a command, or a task of `train` or `evaluate`, can be asked."""
+    return tuple(head for head in _HEADS.values() if command in head.commands)
+
+
 def head_of_class(name: str) -> HeadSpec | None:
     """The head of a transformers class such as `"DistilBertForMaskedLM"`; None if it is none of ours."""
     suffix = name.removeprefix("TF").removeprefix("Distil").removeprefix("Bert")
@@ -164,9 +171,16 @@ def head_in(names: Collection[str]) -> HeadSpec | None:
     return max(found, key=lambda head: len(head.required), default=None)
 
 
-ENCODER = register_head(HeadSpec("encoder", "Model"))
+ENCODER = register_head(HeadSpec("encoder", "Model", commands=("embed",)))
 MASKED_LM = register_head(
-    HeadSpec("masked_lm", "ForMaskedLM", outputs=(_MLM_LOGITS,), mlm=True, task="fill-mask")
+    HeadSpec(
+        "masked_lm",
+        "ForMaskedLM",
+        outputs=(_MLM_LOGITS,),
+        mlm=True,
+        task="fill-mask",
+        commands=("fill-mask",),
+    )
 )
 CAUSAL_LM = register_head(
     HeadSpec(
@@ -190,6 +204,7 @@ PRETRAINING = register_head(
         distilbert=False,
         pairs=True,
         task="fill-mask",
+        commands=("fill-mask",),
     )
 )
 NEXT_SENTENCE = register_head(
@@ -202,6 +217,7 @@ NEXT_SENTENCE = register_head(
         distilbert=False,
         pairs=True,
         task="text-classification",
+        commands=("classify",),
     )
 )
 SEQUENCE_CLASSIFICATION = register_head(
@@ -212,6 +228,7 @@ SEQUENCE_CLASSIFICATION = register_head(
         outputs=(OutputSpec("logits", ("B", "L")),),
         pooler=True,
         task="text-classification",
+        commands=("classify", "pair", "regression", "rerank"),
     )
 )
 MULTIPLE_CHOICE = register_head(
@@ -224,6 +241,7 @@ MULTIPLE_CHOICE = register_head(
         pairs=True,
         choices=True,
         task="multiple-choice",
+        commands=("choice",),
     )
 )
 TOKEN_CLASSIFICATION = register_head(
@@ -233,6 +251,7 @@ TOKEN_CLASSIFICATION = register_head(
         layers=(_CLASSIFIER,),
         outputs=(OutputSpec("logits", ("B", "S", "L")),),
         task="token-classification",
+        commands=("ner",),
     )
 )
 QUESTION_ANSWERING = register_head(
@@ -243,5 +262,6 @@ QUESTION_ANSWERING = register_head(
         outputs=(OutputSpec("start_logits", ("B", "S")), OutputSpec("end_logits", ("B", "S"))),
         pairs=True,
         task="question-answering",
+        commands=("qa",),
     )
 )

@@ -50,7 +50,8 @@ def test_fill_mask_is_transformers(tmp_path):
     expected = [[theirs(texts[0])], theirs(texts[1])]
     for masks, wanted_masks in zip(ours, expected, strict=True):
         for mask, wanted in zip(masks, wanted_masks, strict=True):
-            assert [one.token_id for one in mask] == [one["token"] for one in wanted]
+            for name in ("token", "token_str", "sequence"):
+                assert [getattr(one, name) for one in mask] == [one[name] for one in wanted]
             assert [one.score for one in mask] == pytest.approx([one["score"] for one in wanted], abs=1e-5)
 
 
@@ -234,12 +235,12 @@ def test_commands(tmp_path):
     saved(BertForTokenClassification, tmp_path / "ner", labels=["O", "B-X", "I-X"])
     (line,) = run("ner", tmp_path / "ner", "--json", input="anna ran\n").splitlines()
     for entity in json.loads(line)["entities"]:
-        assert "anna ran"[entity["start"] : entity["end"]] == entity["text"]
+        assert "anna ran"[entity["start"] : entity["end"]] == entity["word"]
     saved(BertForQuestionAnswering, tmp_path / "qa")
     (tmp_path / "context.txt").write_text("the cat sat in berlin. anna ran.")
     output = run("qa", tmp_path / "qa", "--question", "who?", "--context", tmp_path / "context.txt", "--json")
     found = json.loads(output)
-    assert "the cat sat in berlin. anna ran."[found["start"] : found["end"]] == found["text"]
+    assert "the cat sat in berlin. anna ran."[found["start"] : found["end"]] == found["answer"]
 
 
 def test_one_text_is_a_batch_of_one(tmp_path):

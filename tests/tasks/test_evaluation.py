@@ -151,7 +151,9 @@ def test_the_command(classifier):
     assert "is empty" in str(run("classify", model, "--data", directory / "b.csv").exception)
     assert run("classify").exit_code == 2
     assert run("classify", model).exit_code == 2
-    assert "runs on tf alone" in str(run("classify", model, "--data", data, "--backend", "onnx").exception)
+    assert "runs an artifact, and" in str(
+        run("classify", model, "--data", data, "--backend", "onnx").exception
+    )
 
 
 def test_an_artifact_beside_its_checkpoint(classifier):

@@ -132,7 +132,7 @@ def test_perplexity_falls_tenfold_and_words_are_filled_in(tmp_path):
     always_the_most_frequent = max(pieces.values()) / pieces.total()
     assert result.best["dev_mlm_accuracy"] > 1.5 * always_the_most_frequent
     (((filled, *_),),) = fill_mask(head, tokenizer, ["the cat [MASK] in berlin."])
-    assert filled.token == "sat"
+    assert filled.token_str == "sat"
 
 
 def test_next_sentence_pre_training_goes_on_from_a_checkpoint(tmp_path):

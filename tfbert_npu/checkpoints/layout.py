@@ -33,13 +33,16 @@ class Layout:
     files: tuple[str, ...]
 
 
-def find_layout(files: Sequence[str], component: Component = "auto") -> Layout:
-    """Find out what is there, the best form first: safetensors, SavedModel, TF1 checkpoint, NPU, pickle.
+def find_layout(
+    files: Sequence[str], component: Component = "auto", *, artifact_first: bool = False
+) -> Layout:
+    """Find out what is there, the best form first: safetensors, SavedModel, TF1 checkpoint, artifact, pickle.
 
     Args:
         files: POSIX paths of all files of the repository. Where the root holds no model but exactly one
             folder does, as in Google's archives, that folder is taken.
         component: A preprocessor needs no weights.
+        artifact_first: Whether an artifact comes before the weights that it may lie beside.
 
     Raises:
         CheckpointError: There is no model of a known form, several folders hold one, or a shard is missing.
@@ -52,6 +55,9 @@ def find_layout(files: Sequence[str], component: Component = "auto") -> Layout:
         prefix = "" if folder == "." else f"{folder}/"
         here = [file.removeprefix(prefix) for file in files if file.startswith(prefix)]
         layout = _layout_of(here, component)
+        artifact = _artifact(here) if artifact_first else None
+        if artifact is not None:
+            layout = "npu", artifact
         if layout is None:
             continue
         form, wanted = layout
@@ -127,16 +133,23 @@ def _layout_of(files: Sequence[str], component: Component) -> tuple[Form, list[s
         if any(file.endswith(".index") for file in checkpoint):
             return "google", ["bert_config.json", *_complete(checkpoint), *tokenizer[:1]]
     if "config.json" in names:
-        npu = [f for f in files if f.endswith(".rknn")]
-        if npu and "manifest.json" in names:
-            # The manifest vouches for every file, so they are all needed.
-            return "npu", [f for f in files if not _is_hidden(f)]
-        if npu:
-            described = [f for f in ("rknn.json", "model.onnx") if f in names]
-            return "npu", ["config.json", *npu, *described, *tokenizer]
+        if (artifact := _artifact(files)) is not None:
+            return "npu", artifact
         pickles = _sharded(names, "pytorch_model", ".bin")
         if pickles:
             return "pytorch", ["config.json", *pickles, *tokenizer]
+    return None
+
+
+def _artifact(files: Sequence[str]) -> list[str] | None:
+    """The files of an artifact of ours, or of rk-transformers."""
+    compiled = [file for file in files if file.endswith(".rknn")]
+    if "manifest.json" in files and (compiled or "model.onnx" in files):
+        # The manifest vouches for every file, so they are all needed.
+        return [file for file in files if not _is_hidden(file)]
+    if compiled and "config.json" in files:
+        described = [file for file in ("rknn.json", "model.onnx") if file in files]
+        return ["config.json", *compiled, *described, *_tokenizer(set(files))]
     return None
 
 

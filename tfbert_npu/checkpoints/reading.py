@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from tfbert_npu.checkpoints.safetensors_files import read_tensors
 from tfbert_npu.checkpoints.state import to_state
 from tfbert_npu.config import BertConfig
 from tfbert_npu.errors import CheckpointError
+from tfbert_npu.heads import ENCODER, HeadSpec, head_of_class
 from tfbert_npu.paths import list_files
 
 
@@ -32,10 +34,20 @@ def read_pretrained(dir_or_repo: str | os.PathLike[str], **hub_options: Any) -> 
         CheckpointError: No model of these forms, or a file that is damaged or describes another model.
     """
     name = os.fspath(dir_or_repo)
-    directory = local_directory(dir_or_repo, lambda files: _wanted_files(_layout(files, name)), **hub_options)
-    layout = _layout(list_files(directory), name)
+    directory = local_directory(
+        dir_or_repo, lambda files: _wanted_files(layout_in(files, name)), **hub_options
+    )
+    layout = layout_in(list_files(directory), name)
     folder = directory / layout.folder
     return read_form(folder, layout.form), folder
+
+
+def named_head(config: Path) -> HeadSpec | None:
+    """The head that a `config.json` names; None if that is an encoder or unknown."""
+    values = json.loads(config.read_text(encoding="utf-8-sig"))
+    named = values.get("architectures") if isinstance(values, dict) else None
+    head = head_of_class(str(named[0])) if isinstance(named, list) and named else None
+    return None if head == ENCODER else head
 
 
 def read_form(folder: Path, form: Form) -> Checkpoint:
@@ -80,9 +92,15 @@ def _read_tfhub(folder: Path) -> Checkpoint:
     return read_encoder(model)
 
 
-def _layout(files: Sequence[str], name: str) -> Layout:
+def layout_in(files: Sequence[str], name: str, *, artifact_first: bool = False) -> Layout:
+    """The form of the model called `name` that these files are; see `find_layout`.
+
+    Raises:
+        FileNotFoundError: There are no files.
+        CheckpointError: They are no model, and not a part of one whose reader could say what is missing.
+    """
     try:
-        return find_layout(files, "encoder")
+        return find_layout(files, "encoder", artifact_first=artifact_first)
     except CheckpointError as error:
         if any(file == "config.json" or file.endswith(".safetensors") for file in files):
             return Layout("huggingface", "", ("config.json",))  # its reader says what it lacks

@@ -64,6 +64,23 @@ class _JsonLines:
         self._stream.flush()
 
 
+def form_of(output: str) -> str:
+    """The form that a file's name ends in: .npy, .jsonl or .json; JSON lines for standard output.
+
+    Raises:
+        click.BadParameter: It ends in something else.
+    """
+    suffix = Path(output).suffix
+    if output == "-" or suffix in (".jsonl", ".json", ".ndjson"):
+        return "jsonl"
+    if suffix == ".npy":
+        return "npy"
+    raise click.BadParameter(
+        f"{output} ends in neither .npy nor .jsonl; rename it, or say which with --format",
+        param_hint="--output",
+    )
+
+
 @contextmanager
 def open_sink(output: str, form: str) -> Iterator[VectorSink]:
     """A sink for `output`; `"-"` is standard output. A file appears whole or not at all.

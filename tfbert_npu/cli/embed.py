@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import get_args
 
 import click
 
+from tfbert_npu.cli import asking
 from tfbert_npu.tasks.embedding import Pooling, embed_stream
-from tfbert_npu.tasks.sentence_encoder import Backend, SentenceEncoder
+from tfbert_npu.tasks.loading import Backend
+from tfbert_npu.tasks.sentence_encoder import SentenceEncoder
+
+# Sorting by length needs many batches to choose from; the texts of so many are little memory.
+_BATCHES = 32
 
 
 @click.command()
 @click.argument("model")
-@click.option(
-    "--input", "source", default="-", metavar="FILE", help="Texts, one per line; - is standard input."
-)
+@asking.source
 @click.option("--output", default="-", metavar="FILE", help="Vectors; - is standard output, as JSON lines.")
 @click.option(
     "--format",
@@ -45,14 +45,9 @@ from tfbert_npu.tasks.sentence_encoder import Backend, SentenceEncoder
     type=click.IntRange(min=2),
     help="Tokens per text at most; by default what the model's files say, or what it has positions for.",
 )
-@click.option("--batch-size", type=click.IntRange(min=1), default=32, show_default=True)
-@click.option(
-    "--backend",
-    type=click.Choice(["tf", "auto", "rknn", "simulator", "onnx"]),
-    help="What computes. By default the NPU or the CPU if MODEL is an artifact directory, else TensorFlow; "
-    "rknn, simulator and onnx need such a directory.",
-)
-@click.option("--revision", help="Branch, tag or commit of a hub repository.")
+@asking.batch_size
+@asking.backend
+@asking.revision
 @click.option("--progress/--no-progress", default=None, help="Show a bar; by default on a terminal.")
 def embed(
     model: str,
@@ -65,7 +60,7 @@ def embed(
     dimensions: int | None,
     seq_length: int | None,
     batch_size: int,
-    backend: Backend | None,
+    backend: Backend,
     revision: str | None,
     progress: bool | None,
 ) -> None:
@@ -75,29 +70,29 @@ def embed(
 
     The input is read as a stream, so it may be of any size. The vectors come out in the order of the texts,
     an empty line's among them.
-    """
-    from tfbert_npu.cli.array_output import open_sink
-    from tfbert_npu.cli.progress import byte_progress
-    from tfbert_npu.cli.text_input import open_texts, read_texts
 
-    if form is None:
-        form = "npy" if Path(output).suffix == ".npy" else "jsonl"
+    Example: echo "A text." | tfbert-npu embed minilm-rk3588 --normalize
+    """
+    from tfbert_npu.cli.array_output import form_of, open_sink
+    from tfbert_npu.cli.progress import byte_progress
+    from tfbert_npu.cli.text_input import open_texts, text_windows
+
     if pooling is not None and (prompt is not None or dimensions is not None):
         raise click.UsageError(
             "--pooling ignores the model's files, so it goes without --prompt and --dimensions"
         )
-    with open_texts(source) as (stream, size), open_sink(output, form) as sink:
-        hub = {} if revision is None else {"revision": revision}
-        with SentenceEncoder.from_pretrained(model, backend or "auto", **hub) as encoder:
-            if seq_length is not None and seq_length > encoder.longest:
-                raise click.BadParameter(
-                    f"{model} takes {encoder.longest} tokens at most", param_hint="--seq-length"
-                )
-            encoder.max_seq_length = seq_length or encoder.max_seq_length
-            with byte_progress("embedding", size, progress) as advance:
-                remembered: deque[str] = deque()
-                name = source if source != "-" else "standard input"
-                texts = _remember(read_texts(stream, name, advance), remembered)
+    form = form or form_of(output)
+    with open_texts(source) as (_, size):  # a file that is not there is said before a model is loaded
+        pass
+    hub = {} if revision is None else {"revision": revision}
+    with open_sink(output, form) as sink, SentenceEncoder.from_pretrained(model, backend, **hub) as encoder:
+        if seq_length is not None and seq_length > encoder.longest:
+            raise click.BadParameter(
+                f"{model} takes {encoder.longest} tokens at most", param_hint="--seq-length"
+            )
+        encoder.max_seq_length = seq_length or encoder.max_seq_length
+        with byte_progress("embedding", size, progress) as advance:
+            for texts in text_windows(source, batch_size * _BATCHES, advance):
                 if pooling is None:
                     chunks = encoder.stream(texts, prompt, normalize, dimensions, batch_size)
                 else:
@@ -111,11 +106,5 @@ def embed(
                         batch_size=batch_size,
                     )
                 for vectors in chunks:
-                    sink.write([remembered.popleft() for _ in vectors], vectors)
-
-
-def _remember(texts: Iterable[str], remembered: deque[str]) -> Iterator[str]:
-    """Pass the texts on and keep those of the window in work, for the sink to write beside their vectors."""
-    for text in texts:
-        remembered.append(text)
-        yield text
+                    sink.write(texts[: len(vectors)], vectors)
+                    del texts[: len(vectors)]

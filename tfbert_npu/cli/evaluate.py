@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import click
 from rich.console import Console
@@ -24,25 +23,8 @@ from tfbert_npu.tasks.evaluation import (
 from tfbert_npu.tasks.evaluation import (
     evaluate as score_model,
 )
+from tfbert_npu.tasks.loading import BACKENDS, Backend, load
 from tfbert_npu.tasks.schemes import SchemeName
-
-_Backend = Literal["tf", "onnx", "simulator", "rknn", "auto"]
-_HEADS = {
-    "classify": "BertForSequenceClassification",
-    "pair": "BertForSequenceClassification",
-    "regression": "BertForSequenceClassification",
-    "ner": "BertForTokenClassification",
-    "qa": "BertForQuestionAnswering",
-}
-
-
-@dataclass(frozen=True)
-class _Opened:
-    call: Any
-    tokenizer: Any
-    labels: tuple[str, ...] | None
-    positions: int
-    close: Callable[[], None] = lambda: None
 
 
 @click.command()
@@ -52,8 +34,8 @@ class _Opened:
     "--data", type=click.Path(path_type=Path, dir_okay=False), help="CSV, TSV, JSON lines, CoNLL, SQuAD."
 )
 @click.option(
-    "--backend", "backends", multiple=True, type=click.Choice(get_args(_Backend)),
-    help="Where a MODEL runs; several are compared. By default auto for an artifact, else tf.",
+    "--backend", "backends", multiple=True, type=click.Choice(BACKENDS),
+    help="Where a MODEL runs; several are compared. By default auto.",
 )  # fmt: skip
 @click.option(
     "--score", "scored", multiple=True, type=click.Path(path_type=Path, dir_okay=False),
@@ -81,7 +63,7 @@ def evaluate(
     task: EvaluationTask,
     models: tuple[str, ...],
     data: Path | None,
-    backends: tuple[_Backend, ...],
+    backends: tuple[Backend, ...],
     scored: tuple[Path, ...],
     predictions: Path | None,
     overwrite: bool,
@@ -98,9 +80,7 @@ def evaluate(
 
     Example: tfbert-npu evaluate classify out/mine --data test.csv --predictions mine.jsonl
     """
-    runs: list[tuple[str, _Backend | None]] = [
-        (model, backend) for model in models for backend in (backends or (None,))
-    ]
+    runs = [(model, backend) for model in models for backend in (backends or ("auto",))]
     if not runs and not scored:
         raise click.UsageError("give a MODEL, or predictions with --score")
     if runs and data is None:
@@ -111,23 +91,19 @@ def evaluate(
         raise ValueError(f"{predictions} exists already; give another file, or --overwrite")
     examples = [] if data is None else read_examples(task, data, **columns)
     rows: list[tuple[str, str, Evaluation]] = []
-    labels: tuple[str, ...] | None = None
+    labels: tuple[str, ...] = ()
     for model, backend in runs:
-        opened = _open(task, model, backend)
-        try:
-            if rows and opened.labels is not None and set(opened.labels) != set(labels or ()):
+        with load(model, task, backend) as opened:
+            if rows and task in ("classify", "pair", "ner") and set(opened.labels) != set(labels):
                 raise ValueError(
                     f"{model} has other labels than {rows[0][0]}; compare models of one label set"
                 )
             labels = opened.labels
-            length = min(seq_length or (384 if task == "qa" else 128), opened.positions)
             found = score_model(
-                task, opened.call, opened.tokenizer, examples, labels=opened.labels, scheme=scheme,
-                seq_length=length, batch_size=batch_size, no_answer=no_answer,
+                task, opened, examples, scheme=scheme, seq_length=seq_length, batch_size=batch_size,
+                no_answer=no_answer,
             )  # fmt: skip
-        finally:
-            opened.close()
-        rows.append((model, backend or "default", found))
+            rows.append((model, opened.runs_on, found))
     for path in scored:
         made = read_predictions(path)
         if examples and len(made) != len(examples):
@@ -138,27 +114,6 @@ def evaluate(
     if predictions is not None:
         write_predictions(predictions, rows[0][2].predictions)
     _print(task, rows, as_json)
-
-
-def _open(task: EvaluationTask, model: str, backend: _Backend | None) -> _Opened:
-    from tfbert_npu import BertTokenizer
-
-    artifact = Path(model, "manifest.json").is_file()
-    if backend == "tf" or (backend is None and not artifact):
-        import tfbert_npu
-
-        head = getattr(tfbert_npu, _HEADS[task]).from_pretrained(model)
-        labels = head.config.id2label if task in ("classify", "pair", "ner") else None
-        return _Opened(
-            head, BertTokenizer.from_pretrained(model), labels, head.config.max_position_embeddings
-        )
-    if not artifact:
-        raise ValueError(f"{model} is no artifact, so it runs on tf alone; export it for --backend {backend}")
-    from tfbert_npu import load_npu
-
-    npu = load_npu(model, backend=backend or "auto")
-    longest = max((length for _, length in npu.shapes), default=npu.config.max_position_embeddings)
-    return _Opened(npu, BertTokenizer.from_pretrained(model), npu.config.id2label, longest, npu.close)
 
 
 def _print(task: EvaluationTask, rows: list[tuple[str, str, Evaluation]], as_json: bool) -> None:

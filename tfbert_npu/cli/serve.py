@@ -5,17 +5,18 @@ from __future__ import annotations
 import logging
 import os
 import socket
-from typing import get_args
 
 import click
 
+from tfbert_npu.cli import asking
 from tfbert_npu.errors import TfbertNpuError, require
-from tfbert_npu.tasks.sentence_encoder import Backend, SentenceEncoder
+from tfbert_npu.tasks.loading import Backend
+from tfbert_npu.tasks.sentence_encoder import SentenceEncoder
 
 
 @click.command()
 @click.argument("models", nargs=-1, required=True, metavar="MODEL...")
-@click.option("--backend", type=click.Choice(get_args(Backend)), default="auto", show_default=True)
+@asking.backend
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True)
 @click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Calls at once.")

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from tfbert_npu.checkpoints.checkpoint import Checkpoint
+from tfbert_npu.checkpoints.head_files import build_head
 from tfbert_npu.checkpoints.layout import Form
-from tfbert_npu.checkpoints.reading import read_form
+from tfbert_npu.checkpoints.reading import named_head, read_form
 from tfbert_npu.config import BertConfig
 from tfbert_npu.errors import CheckpointError
-from tfbert_npu.heads import ENCODER, HeadSpec, head_in, head_of_class, heads
+from tfbert_npu.heads import ENCODER, HeadSpec, head_in, heads
 
 
 def pull_model(folder: Path, form: Form) -> Any:
@@ -20,6 +21,8 @@ def pull_model(folder: Path, form: Form) -> Any:
     Raises:
         CheckpointError: The class is not known here, or there is no head.
     """
+    from tfbert_npu.models.heads import class_of
+
     if form == "huggingface":
         return class_of(_named_head(folder)).from_pretrained(folder)
     checkpoint = read_form(folder, form)
@@ -37,29 +40,13 @@ def build_model(checkpoint: Checkpoint, folder: Path, head: HeadSpec | None = No
     Raises:
         CheckpointError: It holds the weights of no head.
     """
-    from tfbert_npu.checkpoints.head_files import build_head
+    from tfbert_npu.models.heads import class_of
 
     config, state = checkpoint.config, checkpoint.state
     head = head or head_in(state)
     if head is None:
         raise CheckpointError(f"{folder} holds an encoder without a head; pull it as component='encoder'")
     return build_head(class_of(head), config, state, folder)
-
-
-def class_of(head: HeadSpec) -> Any:
-    """The Keras class of a head."""
-    from tfbert_npu.models import heads as classes  # noqa: F401 - defines ours
-    from tfbert_npu.models.head import BertHead
-
-    return BertHead.class_of(head)
-
-
-def named_head(config: Path) -> HeadSpec | None:
-    """The head that a `config.json` names; None if that is an encoder or unknown."""
-    values = json.loads(config.read_text(encoding="utf-8"))
-    named = values.get("architectures") if isinstance(values, dict) else None
-    head = head_of_class(str(named[0])) if isinstance(named, list) and named else None
-    return None if head == ENCODER else head
 
 
 def _named_head(folder: Path) -> HeadSpec:

@@ -162,7 +162,8 @@ def _from_saved_model(folder: Path, component: Component, trust: bool, allow_ops
         if kind == "encoder":
             checkpoint = read_encoder(model)
             if component == "model":
-                from tfbert_npu.hub.models import build_model, named_head
+                from tfbert_npu.checkpoints.reading import named_head
+                from tfbert_npu.hub.models import build_model
 
                 own = model.asset(CONFIG_ASSET) if model.child(0, CONFIG_ASSET) is not None else None
                 return build_model(checkpoint, folder, None if own is None else named_head(own))

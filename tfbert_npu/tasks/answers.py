@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from tfbert_npu.preprocess import BertTokenizer
-from tfbert_npu.tasks.running import as_tokenizer, length_for, listed, run, softmax
+from tfbert_npu.tasks.loading import asks
+from tfbert_npu.tasks.running import as_tokenizer, length_for, listed, run, scores_of, softmax
 from tfbert_npu.tasks.words import Word, windows, words_of
 
 # Longer questions are cut, as in google-research/bert's run_squad.py (max_query_length).
@@ -18,15 +19,20 @@ MAX_QUESTION_PIECES = 64
 
 @dataclass(frozen=True)
 class Answer:
-    """An answer: `context[start:end]`, and its probability among the candidates.
+    """An answer: `context[start:end]`, and its probability among the candidates; names as in transformers.
 
-    "No answer" has an empty text, start 0 and end 0.
+    "No answer" has an empty answer, start 0 and end 0.
     """
 
-    text: str
+    answer: str
     start: int
     end: int
     score: float
+
+    @property
+    def text(self) -> str:
+        """`answer`, as 0.1 called it."""
+        return self.answer
 
 
 @dataclass(frozen=True)
@@ -71,6 +77,7 @@ def question_windows(
     return result
 
 
+@asks("qa")
 def answer(
     model: Any,
     preprocessor: Any,
@@ -91,8 +98,9 @@ def answer(
     score is its start logit plus its end logit, and probabilities are over the candidates of all windows.
 
     Args:
-        model: A `BertForQuestionAnswering`, or a callable with such outputs.
-        preprocessor: Its `BertPreprocessor` or `BertTokenizer`.
+        model: What `load` gave, after which come the questions; or a `BertForQuestionAnswering`, or a
+            callable with such outputs.
+        preprocessor: Its `BertPreprocessor` or `BertTokenizer`; of a loaded model left out.
         questions: B questions; one alone is a list of one.
         contexts: B texts to look in.
         top_k: How many answers per question, the best first.
@@ -130,7 +138,7 @@ def answer(
         empty = np.inf
         for window in own:
             output = next(outputs)
-            start_logits, end_logits = output["start_logits"], output["end_logits"]
+            start_logits, end_logits = (scores_of(output, f"{end}_logits") for end in ("start", "end"))
             # The least of the windows: each of them must agree that there is none.
             empty = min(empty, float(start_logits[0]) + float(end_logits[0]))
             for span, score in _spans(window, start_logits, end_logits, max(20, top_k), max_answer_pieces):

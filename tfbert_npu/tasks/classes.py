@@ -9,7 +9,18 @@ from typing import Any
 import numpy as np
 
 from tfbert_npu.config import ProblemType
-from tfbert_npu.tasks.running import as_tokenizer, call, labels_of, length_for, listed, softmax
+from tfbert_npu.tasks.loading import asks
+from tfbert_npu.tasks.running import (
+    as_tokenizer,
+    call,
+    check_labels,
+    labels_of,
+    length_for,
+    listed,
+    problem_type_of,
+    scores_of,
+    softmax,
+)
 
 
 @dataclass(frozen=True)
@@ -20,6 +31,7 @@ class Scored:
     score: float
 
 
+@asks("classify")
 def classify(
     model: Any,
     preprocessor: Any,
@@ -34,14 +46,14 @@ def classify(
     """Score every label for every text, the best first.
 
     Args:
-        model: A `BertForSequenceClassification` or `BertForNextSentencePrediction`, or a callable with
-            such outputs.
-        preprocessor: Its `BertPreprocessor` or `BertTokenizer`.
+        model: What `load` gave, after which come the texts; or a `BertForSequenceClassification` or
+            `BertForNextSentencePrediction`, or a callable with such outputs.
+        preprocessor: Its `BertPreprocessor` or `BertTokenizer`; of a loaded model left out.
         texts: B texts; one alone is a list of one.
         text_pairs: B second texts.
         labels: Label names; by default the model's.
-        problem_type: By default the model's, else single label. Single label gives a softmax, multi label a
-            sigmoid per label, regression the value itself.
+        problem_type: By default the model's, else regression for one label and single label for more. Single
+            label gives a softmax, multi label a sigmoid per label, regression the value itself.
         seq_length: Longest sequence in tokens, by default the artifact's longest shape, or 128; longer ones
             are trimmed.
         batch_size: Texts per call of the model.
@@ -53,7 +65,7 @@ def classify(
     texts, seq_length = listed(texts), length_for(model, seq_length)
     text_pairs = None if text_pairs is None else listed(text_pairs)
     names = labels_of(model, labels)
-    kind = problem_type or getattr(model, "problem_type", None) or "single_label_classification"
+    kind = problem_type or problem_type_of(model)
     results = []
     for first in range(0, len(texts), batch_size):
         rows = slice(first, first + batch_size)
@@ -61,9 +73,8 @@ def classify(
         inputs = tokenizer(list(texts[rows]), pairs, seq_length)
         longest = -(-int(inputs["input_mask"].sum(axis=1).max()) // 16) * 16
         outputs = call(model, {name: array[:, :longest] for name, array in inputs.items()})
-        logits = outputs["logits"] if "logits" in outputs else outputs["nsp_logits"]
-        if logits.shape[-1] != len(names):
-            raise ValueError(f"the model scores {logits.shape[-1]} labels but {len(names)} are named")
+        logits = scores_of(outputs, "logits", "nsp_logits")
+        check_labels(logits.shape[-1], names)
         results += [_scored(row, names, kind) for row in logits]
     return results
 

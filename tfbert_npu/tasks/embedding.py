@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, Literal, TypeVar, get_args, overload
 
 import numpy as np
+
+from tfbert_npu.tasks.loading import TaskModel
+from tfbert_npu.tasks.running import as_function, listed
+from tfbert_npu.tasks.sentence_encoder import SentenceEncoder
 
 Pooling = Literal["mean", "cls", "pooler"]
 Arrays = Mapping[str, np.ndarray]
@@ -45,44 +49,74 @@ def pool(outputs: Arrays, mask: np.ndarray, pooling: Pooling) -> np.ndarray:
     return (states * weights).sum(axis=1) / np.maximum(weights.sum(axis=1), 1)
 
 
+@overload
+def embed(
+    texts: TaskModel,
+    encoder: str | Sequence[str],
+    /,
+    *,
+    pooling: Pooling | None = None,
+    normalize: bool | None = None,
+    seq_length: int | None = None,
+    batch_size: int = 32,
+) -> np.ndarray: ...
+@overload
 def embed(
     texts: Iterable[str],
     encoder: Any,
     tokenizer: Callable[..., dict[str, np.ndarray]],
     *,
-    pooling: Pooling = "mean",
-    normalize: bool = False,
-    seq_length: int = 128,
+    pooling: Pooling | None = None,
+    normalize: bool | None = None,
+    seq_length: int | None = None,
+    batch_size: int = 32,
+) -> np.ndarray: ...
+def embed(
+    texts: Any,
+    encoder: Any,
+    tokenizer: Any = None,
+    *,
+    pooling: Pooling | None = None,
+    normalize: bool | None = None,
+    seq_length: int | None = None,
     batch_size: int = 32,
 ) -> np.ndarray:
-    """Embed texts.
+    """Embed texts: `embed(model, texts)` of what `load` gave, or `embed(texts, encoder, tokenizer)`.
 
     Args:
         texts: Any number of texts.
         encoder: A `BertEncoder`, or any function from the three inputs to the encoder's outputs in numpy.
         tokenizer: A `BertTokenizer`.
-        pooling: See `pool`.
-        normalize: Scale each vector to length 1, so that a dot product is a cosine.
-        seq_length: Tokens per text at most; the rest of a longer text is cut off.
+        pooling: See `pool`. By default as the files of a loaded model say, see `SentenceEncoder`; else
+            `"mean"`.
+        normalize: Scale each vector to length 1, so that a dot product is a cosine; by default as the files
+            say, else not.
+        seq_length: Tokens per text at most; the rest of a longer text is cut off. By default as the files
+            say, else 128.
         batch_size: Texts per call of the encoder.
 
     Returns:
         float32 [N, H], in the order of the texts.
     """
+    if isinstance(texts, TaskModel):
+        model, given = SentenceEncoder.of(texts), listed(encoder)
+        model.max_seq_length = min(seq_length or model.max_seq_length, model.longest)
+        if pooling is None:
+            return model.encode(given, normalize=normalize, batch_size=batch_size)
+        texts, encoder, tokenizer, seq_length = given, model.run, model.tokenizer, model.max_seq_length
+    pooling, length = pooling or "mean", seq_length or 128
     chunks = embed_stream(
         texts,
         encoder,
         tokenizer,
         pooling=pooling,
-        normalize=normalize,
-        seq_length=seq_length,
+        normalize=bool(normalize),
+        seq_length=length,
         batch_size=batch_size,
     )
     vectors = list(chunks)
     if not vectors:
-        return pool(
-            _run(as_function(encoder), tokenizer([], seq_length=seq_length)), np.zeros((0, 1)), pooling
-        )
+        return pool(_run(as_function(encoder), tokenizer([], seq_length=length)), np.zeros((0, 1)), pooling)
     return np.concatenate(vectors)
 
 
@@ -112,27 +146,6 @@ def embed_stream(
         if normalize:
             vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
         yield vectors
-
-
-def as_function(encoder: Any) -> Encode:
-    """A Keras encoder as a function from numpy to numpy, compiled once for every batch and length.
-
-    What is no Keras layer is taken for such a function already.
-    """
-    if not hasattr(encoder, "compute_output_spec"):
-        return encoder
-    import tensorflow as tf
-
-    @tf.function(reduce_retracing=True)
-    def call(inputs: Any) -> Any:
-        outputs = encoder(inputs, training=False)
-        return {name: outputs[name] for name in ("pooled_output", "sequence_output")}
-
-    def encode(inputs: Arrays) -> Arrays:
-        outputs = call({name: tf.constant(value) for name, value in inputs.items()})
-        return {name: value.numpy() for name, value in outputs.items()}
-
-    return encode
 
 
 def _embed_window(encode: Encode, inputs: Arrays, batch_size: int, pooling: Pooling) -> np.ndarray:

@@ -8,25 +8,46 @@ from typing import Any
 
 import numpy as np
 
+from tfbert_npu.errors import TaskError
 from tfbert_npu.preprocess import BertTokenizer
-from tfbert_npu.tasks.running import as_tokenizer, labels_of, length_for, listed, run, softmax
+from tfbert_npu.tasks.loading import asks
+from tfbert_npu.tasks.running import (
+    as_tokenizer,
+    check_labels,
+    labels_of,
+    length_for,
+    listed,
+    run,
+    scores_of,
+    softmax,
+)
 from tfbert_npu.tasks.schemes import SchemeName, group_entities, recognize_scheme
 from tfbert_npu.tasks.words import Word, centre_most, given_words, windows, words_of
 
 
 @dataclass(frozen=True)
 class Entity:
-    """A named entity.
+    """A named entity, with the names of transformers' pipeline.
 
     `start` and `end` are character indices of the text, or word indices where words were given;
     `score` is the mean probability of its words' labels.
     """
 
-    label: str
-    text: str
+    entity_group: str
+    word: str
     start: int
     end: int
     score: float
+
+    @property
+    def label(self) -> str:
+        """`entity_group`, as 0.1 called it."""
+        return self.entity_group
+
+    @property
+    def text(self) -> str:
+        """`word`, as 0.1 called it."""
+        return self.word
 
 
 def tag_words(
@@ -59,9 +80,8 @@ def tag_words(
         chosen = centre_most(ranges, len(words))
         tags, scores = ["O"] * len(words), [0.0] * len(words)
         for number, (start, end) in enumerate(ranges):
-            logits = next(outputs)["logits"]
-            if logits.shape[-1] != len(names):
-                raise ValueError(f"the model scores {logits.shape[-1]} labels but {len(names)} are named")
+            logits = scores_of(next(outputs), "logits")
+            check_labels(logits.shape[-1], names)
             place = 1
             for item in range(start, end):
                 if chosen[item] == number:
@@ -73,6 +93,21 @@ def tag_words(
     return results
 
 
+def entity_labels_of(model: Any, labels: Sequence[str] | None) -> tuple[str, ...]:
+    """The label names of a token classifier: of `LABEL_0` nobody knows which entity it marks.
+
+    Raises:
+        TaskError: There are none.
+    """
+    if labels is None and getattr(getattr(model, "config", None), "id2label", ()) is None:
+        raise TaskError(
+            f"{getattr(model, 'name', 'the model')} names no labels, so that no entity has a kind; pass "
+            "labels=, or name them in id2label of its config.json"
+        )
+    return labels_of(model, labels)
+
+
+@asks("ner")
 def ner(
     model: Any,
     preprocessor: Any,
@@ -86,8 +121,9 @@ def ner(
     """Named entities, from the labels of a token classifier.
 
     Args:
-        model: A `BertForTokenClassification`, or a callable with such outputs.
-        preprocessor: Its `BertPreprocessor` or `BertTokenizer`.
+        model: What `load` gave, after which come the texts; or a `BertForTokenClassification`, or a callable
+            with such outputs.
+        preprocessor: Its `BertPreprocessor` or `BertTokenizer`; of a loaded model left out.
         texts: Texts (one alone is a list of one), or lists of words that were cut already.
         labels: Label names; by default the model's.
         scheme: How labels mark entities; by default recognized from their names (see `schemes`).
@@ -103,7 +139,7 @@ def ner(
     """
     tokenizer = as_tokenizer(preprocessor)
     texts, seq_length = listed(texts), length_for(model, seq_length)
-    names = labels_of(model, labels)
+    names = entity_labels_of(model, labels)
     marks = recognize_scheme(names, scheme)
     sentences = [
         words_of(tokenizer, text) if isinstance(text, str) else given_words(tokenizer, text) for text in texts

@@ -13,8 +13,9 @@ import numpy as np
 from tfbert_npu.tasks.answers import answer
 from tfbert_npu.tasks.classes import classify
 from tfbert_npu.tasks.conll import read_conll
-from tfbert_npu.tasks.entities import tag_words
+from tfbert_npu.tasks.entities import entity_labels_of, tag_words
 from tfbert_npu.tasks.examples import QuestionExample, TaggedExample, TextExample
+from tfbert_npu.tasks.loading import TaskModel
 from tfbert_npu.tasks.metrics import (
     class_metrics,
     entity_metrics,
@@ -23,7 +24,7 @@ from tfbert_npu.tasks.metrics import (
     squad_metrics,
 )
 from tfbert_npu.tasks.readers import read_squad, read_texts
-from tfbert_npu.tasks.running import as_tokenizer, labels_of
+from tfbert_npu.tasks.running import as_tokenizer, check_command, labels_of, length_for
 from tfbert_npu.tasks.schemes import SchemeName, group_entities, recognize_scheme
 from tfbert_npu.tasks.text_files import DataError, parse_json, read_text_lines
 from tfbert_npu.tasks.words import given_words
@@ -92,28 +93,30 @@ def evaluate(
     task: EvaluationTask,
     model: Any,
     preprocessor: Any,
-    examples: Sequence[LabeledExample],
+    examples: Sequence[LabeledExample] | None = None,
     *,
     labels: Sequence[str] | None = None,
     scheme: SchemeName | None = None,
     seq_length: int | None = None,
     batch_size: int = 32,
     no_answer: bool = False,
-    stride: int = 128,
+    stride: int | None = None,
 ) -> Evaluation:
-    """Score a model on labeled examples.
+    """Score a model on labeled examples: `evaluate(task, model, examples)` of what `load` gave.
 
     Args:
         task: What the model does.
-        model: A head, or any callable over the encoder's inputs, such as a `load_npu` session.
-        preprocessor: Its `BertPreprocessor` or `BertTokenizer`.
+        model: What `load` gave, after which come the examples; or a head, or any callable over the encoder's
+            inputs, such as a `load_npu` session.
+        preprocessor: Its `BertPreprocessor` or `BertTokenizer`; of a loaded model left out.
         examples: The data, such as `read_examples` gives it.
         labels: Label names; by default the model's.
         scheme: ner: how labels mark entities; by default recognized from their names.
-        seq_length: Longest sequence in tokens; by default 128, and 384 for questions.
+        seq_length: Longest sequence in tokens; by default the artifact's longest shape, else 128, and 384 for
+            questions.
         batch_size: Rows per call of the model.
         no_answer: qa: a question may have no answer.
-        stride: qa: overlap of windows in tokens.
+        stride: qa: overlap of windows in tokens; see `answer`.
 
     Returns:
         Accuracy, macro F1 and Matthews' correlation; F1 of several labels; Pearson's and Spearman's
@@ -124,10 +127,13 @@ def evaluate(
     """
     if task not in get_args(EvaluationTask):
         raise ValueError(f"task must be one of {', '.join(get_args(EvaluationTask))}, got {task!r}")
+    check_command(model, task)
+    if isinstance(model, TaskModel) and examples is None:
+        examples, preprocessor = preprocessor, model.tokenizer
     if not examples:
         raise ValueError("there are no examples to evaluate on; give data with at least one")
     tokenizer = as_tokenizer(preprocessor)
-    length = seq_length or (384 if task == "qa" else 128)
+    length = length_for(model, seq_length, 384 if task == "qa" else 128)
     if task == "qa":
         questions = [example for example in examples if isinstance(example, QuestionExample)]
         best = answer(
@@ -137,12 +143,12 @@ def evaluate(
         return score(
             task,
             [
-                Prediction(tuple(text for text, _ in e.answers), found[0].text)
+                Prediction(tuple(text for text, _ in e.answers), found[0].answer)
                 for e, found in zip(questions, best, strict=True)
             ],
         )
-    names = labels_of(model, labels)
     if task == "ner":
+        names = entity_labels_of(model, labels)
         sentences = [example for example in examples if isinstance(example, TaggedExample)]
         _check_labels((tag for example in sentences for tag in example.tags), names)
         words = [given_words(tokenizer, example.words) for example in sentences]
@@ -151,6 +157,7 @@ def evaluate(
             Prediction(e.tags, tuple(tags)) for e, (tags, _) in zip(sentences, tagged, strict=True)
         ]
         return score(task, predictions, scheme=scheme, labels=names)
+    names = labels_of(model, labels)
     texts = [example for example in examples if isinstance(example, TextExample)]
     several = any(isinstance(example.label, tuple) for example in texts)
     pairs = [str(example.pair) for example in texts] if texts[0].pair is not None else None

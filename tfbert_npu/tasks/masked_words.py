@@ -10,20 +10,31 @@ from typing import Any
 import numpy as np
 
 from tfbert_npu.preprocess import BertTokenizer
-from tfbert_npu.tasks.running import Outputs, as_tokenizer, length_for, listed, run, softmax
+from tfbert_npu.tasks.loading import asks
+from tfbert_npu.tasks.running import Outputs, as_tokenizer, length_for, listed, run, scores_of, softmax
 
 MASK = "[MASK]"
 
 
 @dataclass(frozen=True)
 class Filling:
-    """A word piece for one [MASK] and its probability."""
+    """A word piece for one [MASK], with the names of transformers' pipeline."""
 
-    token: str
-    token_id: int
+    sequence: str
+    """The text with the piece in its place; with several masks, the others and the special tokens stay."""
     score: float
+    """The piece's probability."""
+    token: int
+    """Its id."""
+    token_str: str
+
+    @property
+    def token_id(self) -> int:
+        """`token`, as 0.1 called it."""
+        return self.token
 
 
+@asks("fill-mask")
 def fill_mask(
     model: Any,
     preprocessor: Any,
@@ -36,8 +47,9 @@ def fill_mask(
     """The most probable word pieces at every `[MASK]`.
 
     Args:
-        model: A `BertForMaskedLM` or `BertForPreTraining`, or a callable with such outputs.
-        preprocessor: Its `BertPreprocessor` or `BertTokenizer`.
+        model: What `load` gave, after which come the texts; or a `BertForMaskedLM` or `BertForPreTraining`,
+            or a callable with such outputs.
+        preprocessor: Its `BertPreprocessor` or `BertTokenizer`; of a loaded model left out.
         texts: Texts (one alone is a list of one), each with one `[MASK]` or more; several are filled
             independently of each other.
         top_k: How many pieces per mask.
@@ -70,14 +82,31 @@ def fill_mask(
         places.append(masks)
 
     def at_masks(row: int, output: Outputs) -> Outputs:
-        logits = output["mlm_logits"] if "mlm_logits" in output else output["logits"]
+        logits = scores_of(output, "mlm_logits", "logits")
         return {"logits": logits[places[row]]}  # a copy, so that the batch's can go
 
     outputs = run(model, rows, batch_size=batch_size, pad_id=vocabulary.pad_id, keep=at_masks)
-    return [[_best(scores, vocabulary.tokens, top_k) for scores in output["logits"]] for output in outputs]
+    return [
+        [
+            _best(tokenizer, row, place, scores, top_k)
+            for place, scores in zip(own, found["logits"], strict=True)
+        ]
+        for row, own, found in zip(rows, places, outputs, strict=True)
+    ]
 
 
-def _best(logits: np.ndarray, tokens: Sequence[str], top_k: int) -> list[Filling]:
-    scores = softmax(logits)
-    best = np.argsort(-scores, kind="stable")[:top_k]
-    return [Filling(tokens[index], int(index), float(scores[index])) for index in best]
+def _best(
+    tokenizer: BertTokenizer, row: Sequence[int], place: int, logits: np.ndarray, top_k: int
+) -> list[Filling]:
+    scores, vocabulary = softmax(logits), tokenizer.vocabulary
+    single = list(row).count(vocabulary.mask_id) == 1
+    best = [int(index) for index in np.argsort(-scores, kind="stable")[:top_k]]
+    return [
+        Filling(
+            tokenizer.decode([*row[:place], index, *row[place + 1 :]], skip_special_tokens=single),
+            float(scores[index]),
+            index,
+            vocabulary.tokens[index],
+        )
+        for index in best
+    ]

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 
-from tfbert_npu.config import BertConfig
+from tfbert_npu.config import BertConfig, ProblemType
+from tfbert_npu.errors import TaskError
+from tfbert_npu.heads import HeadSpec, head_named
 from tfbert_npu.inputs import MLM_POSITIONS, check_inputs
 from tfbert_npu.preprocess import BertTokenizer
 
 Inputs = dict[str, np.ndarray]
 Outputs = dict[str, np.ndarray]
+Arrays = Mapping[str, np.ndarray]
 T = TypeVar("T")
 
 # Rows are padded to a multiple of this, so that a graph is traced for few lengths.
@@ -38,22 +41,91 @@ def labels_of(model: Any, labels: Sequence[str] | None) -> tuple[str, ...]:
     """The label names: `labels`, else those of the model's configuration.
 
     Raises:
-        ValueError: Neither names any.
+        TaskError: Neither names any.
     """
     if labels is not None:
         return tuple(labels)
     config = getattr(model, "config", None)
     if config is None:
-        raise ValueError("the model carries no label names; pass labels=")
+        raise TaskError("the model carries no label names; pass labels=")
     return tuple(config.id2label or ("LABEL_0", "LABEL_1"))
 
 
+def check_labels(scores: int, names: Sequence[str]) -> None:
+    """Make sure that a model which gives that many scores has that many labels.
+
+    Raises:
+        TaskError: It has not.
+    """
+    if scores != len(names):
+        raise TaskError(
+            f"the model scores {scores} labels but {len(names)} are named; pass labels=, or name them in "
+            "id2label of its config.json"
+        )
+
+
+def problem_type_of(model: Any) -> ProblemType:
+    """What a model's labels are: its own `problem_type`, its configuration's, or what its labels suggest."""
+    config = getattr(model, "config", None)
+    own = getattr(config, "problem_type", None)
+    if own is not None:
+        return cast(ProblemType, own)
+    return "regression" if getattr(config, "num_labels", 2) == 1 else "single_label_classification"
+
+
+def head_of(model: Any) -> HeadSpec | None:
+    """What stands on a model's encoder, if it is a loaded model, a Keras head or an artifact that says so."""
+    for name in ("head", "spec"):
+        head = getattr(model, name, None)
+        if isinstance(head, HeadSpec):
+            return head
+    manifest = getattr(model, "manifest", None)
+    try:
+        return None if manifest is None else head_named(manifest.head)
+    except ValueError:  # a functional model of the user's own, or somebody else's file
+        return None
+
+
+def check_command(model: Any, command: str | None) -> None:
+    """Make sure that a model's head is for a command.
+
+    Raises:
+        TaskError: It is for another one; says which.
+    """
+    head = head_of(model)
+    if head is None or command is None or command in head.commands:
+        return
+    name = getattr(model, "name", None) or getattr(model, "directory", "the model")
+    fits = f"it is for {', '.join(head.commands)}" if head.commands else "no command asks it"
+    raise TaskError(f"{name} has the head {head.name}, which cannot {command}; {fits}")
+
+
+def scores_of(outputs: Outputs, *names: str) -> np.ndarray:
+    """The first of these outputs that a model gives.
+
+    Raises:
+        TaskError: It gives none of them.
+    """
+    for name in names:
+        if name in outputs:
+            return outputs[name]
+    raise TaskError(
+        f"the model gives {', '.join(outputs)} and no {names[0]}; take a model with a head for this task"
+    )
+
+
 def length_for(model: Any, seq_length: int | None, default: int = 128) -> int:
-    """The longest row to make: `seq_length`, else an artifact's longest compiled shape, else `default`."""
+    """The longest row to make: `seq_length`, else an artifact's longest compiled shape, else `default`.
+
+    The same on every backend, and no longer than the model has positions for.
+    """
     if seq_length is not None:
         return seq_length
-    shapes = getattr(model, "shapes", ())
-    return max((length for _, length in shapes), default=default)
+    npu = getattr(model, "npu", None) or model
+    manifest = getattr(npu, "manifest", None)
+    shapes = [shape for file in manifest.rknn_files for shape in file.shapes] if manifest is not None else ()
+    longest = max((length for _, length in shapes or getattr(npu, "shapes", ())), default=default)
+    return min(longest, getattr(getattr(model, "config", None), "max_position_embeddings", longest))
 
 
 def listed(texts: str | Sequence[T]) -> Sequence[str | T]:
@@ -139,3 +211,24 @@ def softmax(logits: np.ndarray, axis: int = -1) -> np.ndarray:
     logits = logits.astype(np.float64)
     exponentials = np.exp(logits - logits.max(axis=axis, keepdims=True))
     return exponentials / exponentials.sum(axis=axis, keepdims=True)
+
+
+def as_function(encoder: Any) -> Callable[[Arrays], Arrays]:
+    """A Keras encoder as a function from numpy to numpy, compiled once for every batch and length.
+
+    Of a loaded model its `run`; anything else is taken for such a function already.
+    """
+    if not hasattr(encoder, "compute_output_spec"):
+        return encoder if callable(encoder) else encoder.run
+    import tensorflow as tf
+
+    @tf.function(reduce_retracing=True)
+    def call(inputs: Any) -> Any:
+        outputs = encoder(inputs, training=False)
+        return {name: outputs[name] for name in ("pooled_output", "sequence_output")}
+
+    def encode(inputs: Arrays) -> Arrays:
+        outputs = call({name: tf.constant(value) for name, value in inputs.items()})
+        return {name: value.numpy() for name, value in outputs.items()}
+
+    return encode

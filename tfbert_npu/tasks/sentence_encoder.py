@@ -6,14 +6,11 @@ import itertools
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
-from tfbert_npu.checkpoints.repository import local_directory
 from tfbert_npu.checkpoints.sentence_options import (
-    SENTENCE_FILES,
     Dense,
     PoolingMode,
     SentenceOptions,
@@ -21,10 +18,9 @@ from tfbert_npu.checkpoints.sentence_options import (
     read_sentence_options,
 )
 from tfbert_npu.preprocess import BertTokenizer
-from tfbert_npu.runtime import load_npu
-from tfbert_npu.tasks.embedding import as_function
+from tfbert_npu.tasks.loading import Backend, TaskModel, load
+from tfbert_npu.tasks.running import as_function, check_command
 
-Backend = Literal["auto", "tf", "onnx", "simulator", "rknn"]
 TextOrIds = str | Sequence[int]
 Arrays = Mapping[str, np.ndarray]
 
@@ -100,35 +96,25 @@ class SentenceEncoder:
             backend: What computes: `"tf"`: TensorFlow, for a checkpoint. `"rknn"`, `"simulator"`, `"onnx"`:
                 see `load_npu`, for an artifact. `"auto"`: TensorFlow for a checkpoint; for an artifact the
                 NPU where there is one, else the CPU.
-            **hub_options: `revision`, `token`, `cache_dir`, `local_files_only`.
+            **hub_options: `revision`, `token`, `cache_dir`, `local_files_only`; also `cores` and `threads`.
 
         Raises:
             FileNotFoundError: No such model.
             CheckpointError: The sentence-transformers files cannot be followed.
             ValueError: The backend cannot run such a model.
         """
-        where = Path(directory_or_repo_or_artifact)
-        artifact = (where / "manifest.json").is_file() or any(where.glob("*.rknn"))
-        tokenizer = BertTokenizer.from_pretrained(directory_or_repo_or_artifact, **hub_options)
-        if artifact:
-            if backend == "tf":
-                raise ValueError(
-                    f"backend='tf' cannot run the artifact {where}; leave it out, or give the checkpoint"
-                )
-            encoder: Any = load_npu(where, backend, truncate=True)
-        elif backend not in ("auto", "tf"):
-            raise ValueError(
-                f"backend={backend!r} runs an artifact, and {where} is a checkpoint; export it first with "
-                "tfbert-npu export"
-            )
-        else:
-            from tfbert_npu.models.encoder import BertEncoder  # TensorFlow, for this backend only
+        return cls.of(load(directory_or_repo_or_artifact, "embed", backend, **hub_options))
 
-            encoder = BertEncoder.from_pretrained(directory_or_repo_or_artifact, mlm=False, **hub_options)
-            where = local_directory(
-                directory_or_repo_or_artifact, [*SENTENCE_FILES, "tokenizer_config.json"], **hub_options
-            )
-        return cls(encoder, tokenizer, read_sentence_options(where), origin=directory_or_repo_or_artifact)
+    @classmethod
+    def of(cls, model: TaskModel) -> SentenceEncoder:
+        """The sentence encoder of a loaded model.
+
+        Raises:
+            TaskError: The model has a head for something else.
+            CheckpointError: The sentence-transformers files cannot be followed.
+        """
+        check_command(model, "embed")
+        return cls(model, model.tokenizer, read_sentence_options(model.folder), origin=model.name)
 
     def encode(
         self,

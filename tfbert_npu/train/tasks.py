@@ -264,7 +264,7 @@ class QuestionTask(Task[QuestionExample]):
             stride=self.data.stride,
         )
         expected = [[text for text, _ in example.answers] for example in examples]
-        return squad_metrics(expected, [answers[0].text for answers in best])
+        return squad_metrics(expected, [answers[0].answer for answers in best])
 
 
 _TASKS: dict[TaskName, type[Task[Any]]] = {
