@@ -110,6 +110,8 @@ class BertConfig:
     problem_type: ProblemType | None = None
     id2label: tuple[str, ...] | None = None
     """Label names by class index; their number is the number of labels."""
+    score_activation: str | None = None
+    """PyTorch class that makes a cross-encoder's score of its logit, as sentence-transformers notes it."""
 
     def __post_init__(self) -> None:
         if self.model_type not in get_args(ModelType):
@@ -249,6 +251,7 @@ class BertConfig:
         known["model_type"] = model_type
         known["hidden_act"] = _activation(values.get("hidden_act", "gelu"), _HF_ACTIVATIONS)
         known["id2label"] = _labels(values)
+        known["score_activation"] = _score_activation(values)
         if known.get("pad_token_id") is None:
             known.pop("pad_token_id", None)
         return cls(**known)
@@ -262,6 +265,9 @@ class BertConfig:
         """
         values = self.to_dict()
         values["hidden_act"] = _HF_ACTIVATION_NAME.get(self.hidden_act, self.hidden_act)
+        activation = values.pop("score_activation")
+        if activation is not None:
+            values["sentence_transformers"] = {"activation_fn": activation}
         for name in ("classifier_dropout", "qa_dropout", "problem_type", "id2label"):
             if values[name] is None:
                 del values[name]
@@ -313,6 +319,14 @@ def _activation(name: Any, table: Mapping[str, Activation]) -> Activation:
             f"hidden_act {name!r} is unknown; known are {', '.join(sorted(filter(None, table)))}"
         )
     return table[name.lower()]
+
+
+def _score_activation(values: Mapping[str, Any]) -> str | None:
+    """Where sentence-transformers notes it, since its version 4 and before."""
+    own = values.get("sentence_transformers")
+    named = own.get("activation_fn") if isinstance(own, Mapping) else None
+    named = named or values.get("sbert_ce_default_activation_function")
+    return named if isinstance(named, str) else None
 
 
 def _labels(values: Mapping[str, Any]) -> tuple[str, ...] | None:

@@ -16,6 +16,7 @@ _COMMANDS: dict[str, tuple[str, str, str]] = {
     "demo": ("tfbert_npu.cli.demo", "demo", "Show what the package does, on real weights."),
     "doctor": ("tfbert_npu.cli.doctor", "doctor", "Report on NPU, driver, runtime and an artifact."),
     "embed": ("tfbert_npu.cli.embed", "embed", "Turn texts into vectors, one line each."),
+    "rerank": ("tfbert_npu.cli.rerank", "rerank", "Order texts by how well they answer a query."),
     "fill-mask": ("tfbert_npu.cli.ask", "fill_mask", "Fill in the words behind [MASK]."),
     "classify": ("tfbert_npu.cli.ask", "classify", "Label texts."),
     "ner": ("tfbert_npu.cli.ask", "ner", "Find named entities in texts."),

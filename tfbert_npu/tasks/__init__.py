@@ -30,6 +30,7 @@ if TYPE_CHECKING:  # the face of the names below, for type checkers and editors
     from tfbert_npu.tasks.loading import TaskModel as TaskModel
     from tfbert_npu.tasks.loading import load as load
     from tfbert_npu.tasks.masked_words import fill_mask as fill_mask
+    from tfbert_npu.tasks.reranking import rerank as rerank
 
 _HOME = {
     "TaskModel": ".loading",
@@ -43,6 +44,7 @@ _HOME = {
     "fill_mask": ".masked_words",
     "load": ".loading",
     "ner": ".entities",
+    "rerank": ".reranking",
 }
 
 __all__ = sorted(_HOME)
