@@ -22,6 +22,7 @@ _COMMANDS: dict[str, tuple[str, str, str]] = {
     "ner": ("tfbert_npu.cli.ask", "ner", "Find named entities in texts."),
     "qa": ("tfbert_npu.cli.ask", "qa", "Answer a question from a text."),
     "evaluate": ("tfbert_npu.cli.evaluate", "evaluate", "Score models on labeled data, side by side."),
+    "benchmark": ("tfbert_npu.cli.benchmark", "benchmark", "Time models and backends, in turns."),
     "export": ("tfbert_npu.cli.export", "export", "Write a SavedModel, ONNX, or a directory for the NPU."),
     "serve": ("tfbert_npu.cli.serve", "serve", "Serve sentence vectors over HTTP."),
     "toolchain": ("tfbert_npu.cli.toolchain", "toolchain", "Install and find rknn-toolkit2."),

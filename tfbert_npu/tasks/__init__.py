@@ -31,6 +31,7 @@ if TYPE_CHECKING:  # the face of the names below, for type checkers and editors
     from tfbert_npu.tasks.loading import load as load
     from tfbert_npu.tasks.masked_words import fill_mask as fill_mask
     from tfbert_npu.tasks.reranking import rerank as rerank
+    from tfbert_npu.tasks.timing import benchmark as benchmark
 
 _HOME = {
     "TaskModel": ".loading",
@@ -38,6 +39,7 @@ _HOME = {
     "QuestionExample": ".examples",
     "TaggedExample": ".examples",
     "TextExample": ".examples",
+    "benchmark": ".timing",
     "classify": ".classes",
     "embed": ".embedding",
     "evaluate": ".evaluation",

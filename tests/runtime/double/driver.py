@@ -91,6 +91,8 @@ class Driver:
         self.open: dict[int, _Open] = {}
         self.inits = 0
         self.calls_on: dict[int, int] = {}
+        self.spans: list[tuple[float, float]] = []
+        """When each call began and ended on its core, by `time.perf_counter`."""
         self.seen: list[list[tuple[str, tuple[int, ...]]]] = []
         self._next = 1
         self._lock = threading.Lock()
@@ -205,6 +207,7 @@ class Driver:
             hanging = self.faults.hanging.get(core)
             if hanging is not None:
                 hanging.wait()
+            began = time.perf_counter()
             if self.run_seconds:
                 time.sleep(self.run_seconds)
             arrays = [array for array in opened.inputs if array is not None]
@@ -221,6 +224,7 @@ class Driver:
                 [value * np.float32(np.nan) for value in outputs] if self.faults.not_a_number else outputs
             )
         with self._lock:
+            self.spans.append((began, time.perf_counter()))
             self.calls_on[core] = self.calls_on.get(core, 0) + 1
         return SUCCESS
 
