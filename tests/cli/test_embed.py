@@ -182,9 +182,14 @@ def test_wrong_bytes_name_their_line_and_leave_no_file(model: Path, tmp_path: Pa
         ),
         (("embed", "MODEL", "--format", "npy"), 2, "standard output takes JSON lines only"),
         (("embed", "/does/not/exist"), 1, "is neither a directory nor a hub repository"),
-        (("embed", "MODEL", "--input", "/does/not/exist"), 1, "No such file or directory"),
+        (
+            ("embed", "MODEL", "--input", "/does/not/exist"),
+            1,
+            "/does/not/exist: No such file or directory; c",
+        ),
+        (("embed", "MODEL", "--output", "out.csv"), 2, "ends in neither .npy nor .jsonl"),
         (("embed", "MODEL", "--output", "/does/not/exist.npy"), 1, "the directory /does/not does not exist"),
-        (("embeded",), 2, "No such command 'embeded'"),
+        (("embeded",), 2, "No such command 'embeded'. Did you mean embed?"),
     ],
 )
 def test_one_line_errors(model: Path, arguments: tuple[str, ...], code: int, message: str) -> None:

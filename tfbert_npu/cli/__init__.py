@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import os
 import sys
@@ -45,6 +46,16 @@ class _LazyGroup(click.Group):
         module, attribute, _ = _COMMANDS[cmd_name]
         return getattr(importlib.import_module(module), attribute)
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """A subcommand and its arguments; of a mistyped one, what may have been meant."""
+        if args and args[0] not in _COMMANDS and not args[0].startswith("-"):
+            near = difflib.get_close_matches(args[0], _COMMANDS, 1, 0.5)
+            meant = f" Did you mean {near[0]}?" if near else ""
+            ctx.fail(f"No such command {args[0]!r}.{meant}")
+        return super().resolve_command(ctx, args)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(name, line) for name, (_, _, line) in _COMMANDS.items()])
@@ -61,13 +72,19 @@ def cli(debug: bool) -> None:
 
 
 def main() -> None:
-    """Run the command line: exit code 0 for success, 2 for bad usage, 1 for failed work.
+    """Run the command line: exit code 0 for success, 2 for bad usage, 1 for failed work, 130 for Ctrl-C.
 
     A failure prints one line; `--debug`, before the subcommand, prints the traceback as well.
     """
     debug = "--debug" in sys.argv[1:]
     try:
-        cli()
+        sys.exit(cli(standalone_mode=False) or 0)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("tfbert-npu: stopped", err=True)
+        sys.exit(130)
     except (TfbertNpuError, ValueError, OSError) as error:
         if debug:
             raise
@@ -75,5 +92,12 @@ def main() -> None:
             # The reader of our output has gone (`| head`); Python would complain once more at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(1)
-        click.echo(f"tfbert-npu: {' '.join(str(error).split())}", err=True)
+        click.echo(f"tfbert-npu: {' '.join(_sentence(error).split())}", err=True)
         sys.exit(1)
+
+
+def _sentence(error: Exception) -> str:
+    """An error's message; Python's own of a file begins with its number."""
+    if isinstance(error, OSError) and error.filename is not None and error.strerror is not None:
+        return f"{os.fsdecode(error.filename)}: {error.strerror}; check the name and who may read it"
+    return str(error)

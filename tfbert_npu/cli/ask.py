@@ -18,7 +18,9 @@ from tfbert_npu.tasks.schemes import SchemeName, recognize_scheme
 
 @click.command("fill-mask")
 @asking.options
-@click.option("--top-k", type=click.IntRange(min=1), default=5, show_default=True)
+@click.option(
+    "--top-k", type=click.IntRange(min=1), default=5, show_default=True, help="Words for each [MASK]."
+)
 def fill_mask(
     model: str,
     source: str,
@@ -46,7 +48,9 @@ def fill_mask(
 @click.command()
 @asking.options
 @click.option("--pair-separator", help="A line holds two texts, separated by this.")
-@click.option("--top-k", type=click.IntRange(min=1), default=1, show_default=True)
+@click.option(
+    "--top-k", type=click.IntRange(min=1), default=1, show_default=True, help="Labels for each text."
+)
 def classify(
     model: str,
     source: str,
@@ -123,11 +127,11 @@ def ner(
 
 @click.command()
 @click.argument("model")
-@click.option("--question", required=True)
+@click.option("--question", required=True, help="What to look for.")
 @click.option(
     "--context", "context_file", required=True, metavar="FILE", help="Text to look in; - is standard input."
 )
-@click.option("--top-k", type=click.IntRange(min=1), default=1, show_default=True)
+@click.option("--top-k", type=click.IntRange(min=1), default=1, show_default=True, help="Answers.")
 @click.option("--no-answer", is_flag=True, help="The text may not answer the question.")
 @click.option(
     "--stride",

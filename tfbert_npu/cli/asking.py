@@ -21,13 +21,15 @@ backend = click.option(
     "checkpoint, and for an artifact the NPU where there is one, else the CPU.",
 )
 revision = click.option("--revision", help="Branch, tag or commit of a hub repository.")
-as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON lines.")
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 seq_length = click.option(
     "--seq-length",
     type=click.IntRange(min=8),
     help="Tokens of a row; by default the artifact's longest shape, else 128, for questions 384.",
 )
-batch_size = click.option("--batch-size", type=click.IntRange(min=1), default=32, show_default=True)
+batch_size = click.option(
+    "--batch-size", type=click.IntRange(min=1), default=32, show_default=True, help="Texts per call."
+)
 source = click.option(
     "--input", "source", default="-", metavar="FILE", help="Texts, one per line; - is standard input."
 )

@@ -26,6 +26,8 @@ def demo(sentences: tuple[str, ...], model: str | None, as_json: bool) -> None:
 
     The similarity of two sentences is the cosine of their mean-pooled vectors: 1 for the same meaning, about
     0 for unrelated ones.
+
+    Example: tfbert-npu demo "A man eats." "Someone has a meal."
     """
     from tfbert_npu import BertEncoder, BertTokenizer
     from tfbert_npu.tasks.embedding import embed

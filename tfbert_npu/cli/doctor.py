@@ -19,6 +19,8 @@ def doctor(artifact: str | None, as_json: bool) -> None:
     """Report on NPU, driver, runtime, clocks, memory and packages, and on ARTIFACT, a directory to run here.
 
     The exit code is 1 if something stands in the way, each with its remedy; a machine without an NPU is none.
+
+    Example: tfbert-npu doctor out/mine-rk3588
     """
     from tfbert_npu.runtime.doctor import examine
 

@@ -11,6 +11,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from tfbert_npu.cli import asking
 from tfbert_npu.tasks.evaluation import (
     Evaluation,
     EvaluationTask,
@@ -47,9 +48,9 @@ from tfbert_npu.tasks.schemes import SchemeName
     help="Write JSON lines; of one MODEL only.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace the file of --predictions.")
-@click.option("--text-column", default="text", show_default=True)
+@click.option("--text-column", default="text", show_default=True, help="Column of the text.")
 @click.option("--pair-column", help="Column of the second text.")
-@click.option("--label-column", default="label", show_default=True)
+@click.option("--label-column", default="label", show_default=True, help="Column of the label.")
 @click.option("--delimiter", help="Separates the columns of a CSV file.")
 @click.option("--multi-label", is_flag=True, help="A text may have several labels, separated by |.")
 @click.option("--word-column", type=int, help="ner: column of the word, from 0.")
@@ -57,7 +58,7 @@ from tfbert_npu.tasks.schemes import SchemeName
 @click.option("--scheme", type=click.Choice(get_args(SchemeName)), help="ner: how labels mark entities.")
 @click.option("--no-answer", is_flag=True, help="qa: questions may have no answer.")
 @click.option("--seq-length", type=click.IntRange(min=8), help="Tokens of a row; 128, or 384 for qa.")
-@click.option("--batch-size", type=click.IntRange(min=1), default=32, show_default=True)
+@asking.batch_size
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def evaluate(
     task: EvaluationTask,

@@ -9,6 +9,7 @@ import click
 
 from tfbert_npu.artifact.manifest import Layout, Precision
 from tfbert_npu.cli.progress import Steps
+from tfbert_npu.errors import require
 from tfbert_npu.heads import heads
 from tfbert_npu.platforms import PLATFORMS
 from tfbert_npu.quantize.calibration import read_texts
@@ -72,7 +73,7 @@ def _read_config(ctx: click.Context, param: click.Parameter, value: Path | None)
     """Take options from a YAML file; what stands on the command line goes before it."""
     if value is None:
         return
-    import yaml
+    yaml = require("yaml", "export")
 
     try:
         content = yaml.safe_load(value.read_text(encoding="utf-8"))
@@ -129,7 +130,11 @@ _OUTPUTS = click.option(
     "--outputs", type=_Names(), help="Names separated by commas; encoder_outputs is every layer."
 )
 _EMBEDDINGS = click.option(
-    "--embeddings", type=click.Choice(["inside", "host"]), default="inside", show_default=True
+    "--embeddings",
+    type=click.Choice(["inside", "host"]),
+    default="inside",
+    show_default=True,
+    help="host: the CPU looks them up, and the file is smaller.",
 )
 _POSITIONS = click.option(
     "--masked-positions", type=click.IntRange(min=1), help="Logits at that many positions only."
@@ -146,7 +151,9 @@ _OVERWRITE = click.option("--overwrite", is_flag=True, help="Replace OUT if it h
 @_MODEL
 @_OUT
 @_CONFIG
-@click.option("--platform", type=click.Choice(PLATFORMS), default="rk3588", show_default=True)
+@click.option(
+    "--platform", type=click.Choice(PLATFORMS), default="rk3588", show_default=True, help="The board's SoC."
+)
 @click.option(
     "--shapes",
     type=_Shapes(),
@@ -154,7 +161,13 @@ _OVERWRITE = click.option("--overwrite", is_flag=True, help="Replace OUT if it h
     show_default=True,
     help="BATCHxLENGTH, several separated by commas; or buckets, for texts of any length up to 256.",
 )
-@click.option("--precision", type=click.Choice(get_args(Precision)), default="fp16", show_default=True)
+@click.option(
+    "--precision",
+    type=click.Choice(get_args(Precision)),
+    default="fp16",
+    show_default=True,
+    help="Of weights (w) and activations (a) in the NPU's products.",
+)
 @click.option(
     "--calibration",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
@@ -162,10 +175,22 @@ _OVERWRITE = click.option("--overwrite", is_flag=True, help="Replace OUT if it h
 )
 @_HEAD
 @_OUTPUTS
-@click.option("--layout", type=click.Choice(get_args(Layout)), default="dynamic", show_default=True)
+@click.option(
+    "--layout",
+    type=click.Choice(get_args(Layout)),
+    default="dynamic",
+    show_default=True,
+    help="One file for all shapes, or static: a file for each.",
+)
 @_EMBEDDINGS
 @_POSITIONS
-@click.option("--optimization-level", type=click.IntRange(0, 3), default=3, show_default=True)
+@click.option(
+    "--optimization-level",
+    type=click.IntRange(0, 3),
+    default=3,
+    show_default=True,
+    help="The compiler's; lower it if the gate fails.",
+)
 @click.option("--single-core", is_flag=True, help="For one core of an RK3588 only.")
 @_TOKENIZER
 @click.option(
@@ -184,10 +209,20 @@ _OVERWRITE = click.option("--overwrite", is_flag=True, help="Replace OUT if it h
 @click.option("--python", help="Interpreter or environment that has rknn-toolkit2.")
 @click.option("--toolkit-version", help="Demand this version of rknn-toolkit2.")
 @click.option(
-    "--time-limit", type=click.FloatRange(min=1), default=1800.0, show_default=True, metavar="SECONDS"
+    "--time-limit",
+    type=click.FloatRange(min=1),
+    default=1800.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Of the compiler, for each file.",
 )
 @click.option(
-    "--memory-limit", type=click.FloatRange(min=0.1), default=16.0, show_default=True, metavar="GIB"
+    "--memory-limit",
+    type=click.FloatRange(min=0.1),
+    default=16.0,
+    show_default=True,
+    metavar="GIB",
+    help="Of the compiler.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the manifest.")
 def rknn(
@@ -204,6 +239,8 @@ def rknn(
     """Compile MODEL, a directory or a hub repository, for the NPU into the directory OUT.
 
     OUT appears whole or not at all.
+
+    Example: tfbert-npu export rknn out/mine out/mine-rk3588 --shapes buckets
     """
     from tfbert_npu.export.rknn import export_rknn
     from tfbert_npu.rknn.worker import Limits
@@ -242,6 +279,8 @@ def onnx(model: str, out: Path, overwrite: bool, **options: Any) -> None:
     """Write MODEL, a directory or a hub repository, as ONNX.
 
     OUT is a file if its name ends in .onnx; otherwise a directory that embed and the other commands take.
+
+    Example: tfbert-npu export onnx out/mine out/mine-onnx
     """
     from tfbert_npu.export.onnx_file import export_onnx
 
@@ -260,8 +299,13 @@ def onnx(model: str, out: Path, overwrite: bool, **options: Any) -> None:
 @_CONFIG
 @_OVERWRITE
 def saved_model(model: str, out: Path, overwrite: bool) -> None:
-    """Write MODEL, a directory or a hub repository, as a TF-Hub SavedModel: its task head, or its encoder."""
-    from tfbert_npu.errors import require
+    """Write MODEL, a directory or a hub repository, as a TF-Hub SavedModel: its task head, or its encoder.
 
-    require("tfbert_npu.export.saved_model", "tf").export_saved_model(model, out, overwrite=overwrite)
+    Example: tfbert-npu export saved-model out/mine out/mine-tfhub
+    """
+    for module in ("tensorflow", "keras"):
+        require(module, "tf")
+    from tfbert_npu.export.saved_model import export_saved_model
+
+    export_saved_model(model, out, overwrite=overwrite)
     click.echo(f"{out}: a TF-Hub SavedModel")

@@ -37,6 +37,8 @@ def inspect(
     """Show PATH, an artifact directory or a .rknn file, without vendor code.
 
     Of a search that failed, PATH.failed takes --frontier.
+
+    Example: tfbert-npu inspect out/mine-rk3588 --operators
     """
     if frontier is not None:
         from tfbert_npu.export.picture import draw_search

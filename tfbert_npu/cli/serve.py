@@ -17,10 +17,10 @@ from tfbert_npu.tasks.sentence_encoder import SentenceEncoder
 @click.command()
 @click.argument("models", nargs=-1, required=True, metavar="MODEL...")
 @asking.backend
-@click.option("--host", default="127.0.0.1", show_default=True)
-@click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True)
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0: any.")
 @click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Calls at once.")
-@click.option("--batch-size", type=click.IntRange(min=1), default=32, show_default=True)
+@asking.batch_size
 @click.option(
     "--max-texts", type=click.IntRange(min=1), default=2048, show_default=True, help="Of a request."
 )

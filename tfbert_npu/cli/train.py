@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 
 import click
 
+from tfbert_npu.errors import require
 from tfbert_npu.tasks.schemes import SchemeName
 from tfbert_npu.train.advice import Choosable
 from tfbert_npu.train.data_options import ClassWeights, DataOptions, TaskName
@@ -52,9 +53,9 @@ _TEXT = ("next_sentence", "short_seq_prob", "mask_rate", "whole_words")
     "--out", required=True, type=click.Path(path_type=Path, file_okay=False), help="Directory of the result."
 )
 @click.option("--overwrite", is_flag=True, help="Begin again, and replace what is in --out.")
-@click.option("--text-column", default="text", show_default=True)
+@click.option("--text-column", default="text", show_default=True, help="Column of the text.")
 @click.option("--pair-column", help="Column of the second text.")
-@click.option("--label-column", default="label", show_default=True)
+@click.option("--label-column", default="label", show_default=True, help="Column of the label.")
 @click.option("--choice-column", "choice_columns", multiple=True, help="Column of a choice; once for each.")
 @click.option("--multi-label", is_flag=True, help="A text may have several labels, separated by |.")
 @click.option(
@@ -75,7 +76,13 @@ _TEXT = ("next_sentence", "short_seq_prob", "mask_rate", "whole_words")
     type=click.Choice(get_args(SchemeName)),
     help="ner: how labels mark entities; by default recognized from their names.",
 )
-@click.option("--class-weights", type=click.Choice(get_args(ClassWeights)), default="none", show_default=True)
+@click.option(
+    "--class-weights",
+    type=click.Choice(get_args(ClassWeights)),
+    default="none",
+    show_default=True,
+    help="balanced: every class has the same part in the loss.",
+)
 @click.option("--no-answer", is_flag=True, help="qa: questions may have no answer (SQuAD 2.0).")
 @click.option("--stride", default=128, show_default=True, help="qa: overlap of windows in tokens.")
 @click.option("--new", is_flag=True, help="New weights; MODEL holds config.json and vocab.txt.")
@@ -98,9 +105,9 @@ _TEXT = ("next_sentence", "short_seq_prob", "mask_rate", "whole_words")
 @click.option("--epochs", type=click.IntRange(min=1), help="By default 3; up to 10 for small data.")
 @click.option("--learning-rate", type=float, help="By default 5e-5; 2e-4 for small data and narrow models.")
 @click.option("--warmup", type=float, default=0.1, show_default=True, help="Part of the steps.")
-@click.option("--weight-decay", type=float, default=0.01, show_default=True)
+@click.option("--weight-decay", type=float, default=0.01, show_default=True, help="AdamW's.")
 @click.option("--layer-decay", type=float, default=1.0, show_default=True, help="Per layer, downwards.")
-@click.option("--clip-norm", type=float, default=1.0, show_default=True)
+@click.option("--clip-norm", type=float, default=1.0, show_default=True, help="Of all gradients together.")
 @click.option("--accumulate", type=click.IntRange(min=1), default=1, show_default=True, help="Batches.")
 @click.option("--patience", type=click.IntRange(min=1), help="Epochs without a better result.")
 @click.option("--save-every", type=click.IntRange(min=0), default=0, help="Batches between saved states.")
@@ -112,16 +119,30 @@ _TEXT = ("next_sentence", "short_seq_prob", "mask_rate", "whole_words")
     callback=lambda context, option, value: tuple(name.strip() for name in value.split(",") if name.strip()),
     help="Parts not to train, separated by commas: embeddings, layer_0, ..., pooler, encoder.",
 )
-@click.option("--precision", type=click.Choice(get_args(Precision)), default="float32", show_default=True)
+@click.option(
+    "--precision",
+    type=click.Choice(get_args(Precision)),
+    default="float32",
+    show_default=True,
+    help="Of the layers' arithmetic; weights stay float32.",
+)
 @click.option(
     "--jit-compile",
     is_flag=True,
     help="Compile with XLA; goes with --pad full, and gives up bit-equal resumption.",
 )
-@click.option("--strategy", type=click.Choice(get_args(Strategy)), default="none", show_default=True)
+@click.option(
+    "--strategy",
+    type=click.Choice(get_args(Strategy)),
+    default="none",
+    show_default=True,
+    help="tf.distribute's: mirrored on the devices of one machine, multi_worker on several (TF_CONFIG).",
+)
 @click.option("--tensorboard", is_flag=True, help="Write event files to OUT/tensorboard.")
 @click.option("--cache/--no-cache", default=True, help="Keep word ids in memory.")
-@click.option("--seed", default=0, show_default=True)
+@click.option(
+    "--seed", default=0, show_default=True, help="Of new weights, dropout and the order of the data."
+)
 @click.option("--revision", help="Branch, tag or commit of a hub repository.")
 @click.option("--progress/--no-progress", default=True, help="Show progress on standard error.")
 @click.option("--json", "as_json", is_flag=True, help="Print the best epoch's results as JSON.")
@@ -148,7 +169,11 @@ def train(
     """Fine-tune MODEL, a directory or a hub repository, and leave the best epoch's model in --out.
 
     A run that was killed goes on where it stopped when the same command is given again.
+
+    Example: tfbert-npu train google-bert/bert-base-uncased --task classify --train train.csv --out out/mine
     """
+    for module in ("tensorflow", "keras"):
+        require(module, "tf")
     import keras
     import tensorflow as tf
 

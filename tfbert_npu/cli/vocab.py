@@ -41,7 +41,10 @@ def vocab(
     progress: bool | None,
     as_json: bool,
 ) -> None:
-    """Train a WordPiece vocabulary on TEXTS, a UTF-8 file with one text per line, or - for standard input."""
+    """Train a WordPiece vocabulary on TEXTS, a UTF-8 file with one text per line, or - for standard input.
+
+    Example: tfbert-npu vocab texts.txt --out out/vocabulary
+    """
     from tfbert_npu.preprocess import TextOptions
     from tfbert_npu.preprocess.training import train_vocabulary
 
