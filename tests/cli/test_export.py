@@ -131,7 +131,10 @@ def test_onnx_as_a_directory_answers_without_a_toolchain(tmp_path, checkpoint):
     out = tmp_path / "out"
     done = call("export", "onnx", checkpoint, out, XDG_DATA_HOME=str(tmp_path))
     assert done.returncode == 0, done.stderr
-    assert {path.name for path in out.iterdir()} == {"config.json", "manifest.json", "model.onnx"}
+    written = {"config.json", "manifest.json", "model.onnx", "reference.npz"}
+    assert {path.name for path in out.iterdir()} == written
+    verified = call("verify", out)
+    assert verified.returncode == 0, verified.stderr
     shown = call("inspect", out)
     assert shown.returncode == 0, shown.stderr
     assert "token_classification, fp32" in shown.stdout

@@ -13,7 +13,7 @@ from tfbert_npu.export.rknn import export_rknn
 from tfbert_npu.rknn.toolchain.environment import Toolchain
 from tfbert_npu.rknn.worker import VendorSession
 
-MOST_MODULES = 33
+MOST_MODULES = 22
 """What holds today; it is to fall to 14."""
 
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tfbert_npu.runtime.doctor import examine
+
 if TYPE_CHECKING:
     from tfbert_npu.runtime.doctor import Report
 
@@ -22,8 +24,6 @@ def doctor(artifact: str | None, as_json: bool) -> None:
 
     Example: tfbert-npu doctor out/mine-rk3588
     """
-    from tfbert_npu.runtime.doctor import examine
-
     report = examine(artifact)
     if as_json:
         click.echo(json.dumps(report.to_dict(), indent=2))

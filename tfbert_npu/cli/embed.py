@@ -7,6 +7,9 @@ from typing import get_args
 import click
 
 from tfbert_npu.cli import asking
+from tfbert_npu.cli.array_output import form_of, open_sink
+from tfbert_npu.cli.progress import byte_progress
+from tfbert_npu.cli.text_input import open_texts, text_windows
 from tfbert_npu.tasks.embedding import Pooling, embed_stream
 from tfbert_npu.tasks.loading import Backend
 from tfbert_npu.tasks.sentence_encoder import SentenceEncoder
@@ -73,10 +76,6 @@ def embed(
 
     Example: echo "A text." | tfbert-npu embed minilm-rk3588 --normalize
     """
-    from tfbert_npu.cli.array_output import form_of, open_sink
-    from tfbert_npu.cli.progress import byte_progress
-    from tfbert_npu.cli.text_input import open_texts, text_windows
-
     if pooling is not None and (prompt is not None or dimensions is not None):
         raise click.UsageError(
             "--pooling ignores the model's files, so it goes without --prompt and --dimensions"

@@ -12,6 +12,8 @@ import click
 from tfbert_npu.artifact.manifest import MANIFEST, Manifest
 from tfbert_npu.artifact.rknn_file import RknnFile, read_rknn
 from tfbert_npu.errors import ArtifactError
+from tfbert_npu.export.picture import draw_costs, draw_search
+from tfbert_npu.rknn.time_model import described
 
 
 @click.command()
@@ -41,8 +43,6 @@ def inspect(
     Example: tfbert-npu inspect out/mine-rk3588 --operators
     """
     if frontier is not None:
-        from tfbert_npu.export.picture import draw_search
-
         draw_search(_search(path), frontier)
         if not (path / MANIFEST).exists():
             return
@@ -59,8 +59,6 @@ def inspect(
     if verify:
         manifest.check_files(path)
     if picture is not None:
-        from tfbert_npu.export.picture import draw_costs
-
         draw_costs(_rows(path), picture)
     if as_json:
         click.echo(manifest.to_json(), nl=False)
@@ -75,8 +73,6 @@ def show_manifest(path: Path, manifest: Manifest) -> None:
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
-
-    from tfbert_npu.rknn.time_model import described
 
     console = Console()
     build = manifest.build

@@ -9,6 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tfbert_npu.runtime.files import Artifact
+from tfbert_npu.runtime.load import Options
+from tfbert_npu.runtime.verify import verify as run
+
 if TYPE_CHECKING:
     from tfbert_npu.runtime.verify import Verification
 
@@ -31,10 +35,6 @@ def verify(artifact: Path, backend: Any, file: str | None, as_json: bool) -> Non
 
     Example: tfbert-npu verify minilm-rk3588
     """
-    from tfbert_npu.runtime.files import Artifact
-    from tfbert_npu.runtime.load import Options
-    from tfbert_npu.runtime.verify import verify as run
-
     found = run(Artifact.open(artifact, file), Options(backend=backend, file=file))
     if as_json:
         click.echo(json.dumps(found.as_dict(), indent=2))

@@ -11,6 +11,8 @@ import click
 
 from tfbert_npu.cli.progress import byte_progress
 from tfbert_npu.cli.text_input import open_texts, read_texts
+from tfbert_npu.preprocess import TextOptions
+from tfbert_npu.preprocess.training import train_vocabulary
 
 
 @click.command()
@@ -45,9 +47,6 @@ def vocab(
 
     Example: tfbert-npu vocab texts.txt --out out/vocabulary
     """
-    from tfbert_npu.preprocess import TextOptions
-    from tfbert_npu.preprocess.training import train_vocabulary
-
     name = "standard input" if texts == "-" else texts
     for file in ("vocab.txt", "tokenizer_config.json"):
         if (out / file).exists():

@@ -48,7 +48,7 @@ class ExportRun:
     source: ExportSource
     options: RknnOptions
     toolchain: Toolchain
-    limits: Limits
+    limits: Limits | None
     texts: Sequence[str] | None
     min_cosine: float
     strict: bool
@@ -128,12 +128,13 @@ def pass_gate(
     return worst
 
 
-def check_ranges(run: ExportRun, onnx_path: Path, signature: Signature, batch: Inputs) -> dict[str, float]:
-    """The ten largest activations of one text in float32, by operator.
+def check_ranges(run: ExportRun, onnx_path: Path, signature: Signature) -> dict[str, float]:
+    """The ten largest activations of one text of the longest shape in float32, by operator.
 
     Raises:
         GateError: One is more than float16 can hold.
     """
+    batch = gate_inputs(run, run.options.shapes[-1])[-1]
     one = {name: value[:1] for name, value in batch.items()}
     fed = prepared(run.source.state, [one], run.options.embeddings)[0]
     ranges = gate.activation_ranges(os.fspath(onnx_path), [fed[spec.name] for spec in signature.inputs])

@@ -11,6 +11,7 @@ import numpy as np
 
 from tfbert_npu.errors import require
 from tfbert_npu.heads import Axis, OutputSpec
+from tfbert_npu.onnx.builder import IR_VERSION, OPSET
 
 # What rknn-toolkit2 puts on the NPU in shapes as small as a head's, alone or fused into a product.
 _PLAIN = frozenset(
@@ -99,8 +100,6 @@ def _converted(model: Any, used: Sequence[tuple[str, Any]]) -> KerasHead:
     import keras
     import onnx
     import tensorflow as tf
-
-    from tfbert_npu.onnx.builder import IR_VERSION, OPSET
 
     after = keras.Model([tensor for _, tensor in used], model.outputs)
     takes = tuple(name for name, _ in used)

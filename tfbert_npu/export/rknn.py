@@ -170,7 +170,7 @@ def export_rknn(
         source=tensorflow_reference(source),
         options=options,
         toolchain=find_toolchain(python, toolkit_version),
-        limits=limits or Limits(),
+        limits=limits,
         texts=texts,
         min_cosine=gate.MIN_COSINE[precision] if min_cosine is None else min_cosine,
         strict=strict,
@@ -223,9 +223,7 @@ def _export(run: ExportRun, staging: Path, name: str, user_string: str) -> Manif
             **({"user": user_string} if user_string else {}),
         }
     )
-    inputs = {shape: gate_inputs(run, shape) for shape in options.shapes}
-    ranges = check_ranges(run, onnx_path, signature, inputs[options.shapes[-1]][-1])
-
+    ranges: dict[str, float] = {}
     costs: dict[Shape, Cost] = {}
     agreements: dict[Shape, dict[str, Agreement]] = {}
     peak = 0
@@ -244,9 +242,11 @@ def _export(run: ExportRun, staging: Path, name: str, user_string: str) -> Manif
                 )
                 costs |= found
                 (staging / document_name(file)).write_text(json.dumps(document) + "\n", encoding="utf-8")
+            ranges = ranges or check_ranges(run, onnx_path, signature)
             for shape in shapes:
                 run.say(f"simulating {shape[0]}x{shape[1]}")
-                agreements[shape] = pass_gate(run, session, signature, onnx_path, inputs[shape], staging)
+                inputs = gate_inputs(run, shape)
+                agreements[shape] = pass_gate(run, session, signature, onnx_path, inputs, staging)
             session.export(staging / file)
             peak = max(peak, session.peak_memory)
         check_header(staging / file, run, custom)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from tfbert_npu.config import BertConfig
+from tfbert_npu.preprocess import BertTokenizer
 
 Inputs = dict[str, np.ndarray]
 
@@ -43,8 +44,6 @@ def text_inputs(
     Raises:
         ValueError: There is no text.
     """
-    from tfbert_npu.preprocess import BertTokenizer
-
     if not texts:
         raise ValueError("texts must hold at least one text")
     batch, length = shape
