@@ -55,7 +55,19 @@ def test_the_board_path_is_without_tensorflow() -> None:
 
 def test_the_runtime_leans_on_nothing_above_it() -> None:
     """Not even within a function: who makes a backend elsewhere registers it (`runtime.providers`)."""
-    above = {"cli", "train", "serve", "export", "rknn", "quantize", "onnx", "hub", "tasks", "delegate", "models"}
+    above = {
+        "cli",
+        "train",
+        "serve",
+        "export",
+        "rknn",
+        "quantize",
+        "onnx",
+        "hub",
+        "tasks",
+        "delegate",
+        "models",
+    }
     package = Path(tfbert_npu.__file__).parent
     for path in (*(package / "runtime").glob("*.py"), *(package / "artifact").glob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):

@@ -99,6 +99,39 @@ def test_minilm_with_embeddings_inside(minilm, tmp_path):
         assert len(found.verdicts) >= 2
 
 
+def test_packed_minilm(minilm, tmp_path):
+    """200 texts in rows of 128 tokens: fused attention, and each text's vectors as it has them alone."""
+    from tfbert_npu import BertEncoder, BertTokenizer, load_npu
+    from tfbert_npu.quantize.calibration import default_texts
+
+    sentences = default_texts()  # in many languages
+
+    manifest = export_rknn(minilm, tmp_path / "m", packed=True, tokenizer=minilm)
+    alone = export_rknn(minilm, tmp_path / "alone", embeddings="host", tokenizer=minilm)
+    cost, single = manifest.cost["1x128"], alone.cost["1x128"]
+    assert cost["npu_ops"] + cost["cpu_ops"] <= single["npu_ops"] + single["cpu_ops"] + 1
+    assert manifest.build["warnings"] == []  # it would name attention that stays unfused
+    rows = json.loads((tmp_path / "m" / "cost.json").read_text())["1x128"]
+    assert [row["kind"] for row in rows].count("exSDPAttention") == 6
+    texts = [f"{sentences[n % len(sentences)]} {'and more ' * (n % 7)}" for n in range(200)]
+    inputs = BertTokenizer.from_pretrained(minilm)(texts, seq_length=128)
+    expected = BertEncoder.from_pretrained(minilm)(inputs)
+    for backend in ("simulator", "onnx"):
+        with load_npu(tmp_path / "m", backend) as model:
+            got = model(inputs)
+            assert model.stats().computed_tokens < 1.1 * model.stats().tokens
+        for name in ("pooled_output", "sequence_output"):
+            wanted = np.asarray(expected[name])
+            for row, mask in enumerate(inputs["input_mask"]):
+                real = mask == 1 if wanted.ndim == 3 else slice(None)
+                a, b = got[name][row][real].ravel(), wanted[row][real].ravel()
+                assert a @ b / np.linalg.norm(a) / np.linalg.norm(b) >= 0.99999
+                if backend == "onnx":
+                    # The tables on the host are float16.
+                    np.testing.assert_allclose(a, b, atol=5e-3)
+    assert verify(Artifact.open(tmp_path / "m"), Options(backend="simulator")).passed
+
+
 @pytest.mark.parametrize(
     "options",
     [

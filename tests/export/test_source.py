@@ -13,6 +13,7 @@ from tfbert_npu.errors import CheckpointError
 from tfbert_npu.export.onnx_file import compare_onnx, export_onnx
 from tfbert_npu.export.source import ExportSource, source_of, tensorflow_reference
 from tfbert_npu.heads import ENCODER, head_named, heads
+from tfbert_npu.onnx.model import GraphOptions
 from tfbert_npu.quantize.samples import random_inputs
 
 from .models import bert, padded_inputs
@@ -128,7 +129,7 @@ def test_a_keras_head_is_its_own_reference_and_the_graph_agrees_with_it(head, tm
     specs = [spec.everywhere() for spec in head_named(head).outputs]
     names = [spec.name for spec in specs]
     inputs = random_inputs(config, (3, 10), runs=2)
-    found = compare_onnx(export_onnx(model, tmp_path / "m.onnx"), source, specs, inputs, "inside")
+    found = compare_onnx(export_onnx(model, tmp_path / "m.onnx"), source, specs, inputs, GraphOptions())
     assert set(found) == set(names)
     assert max(one.max_abs for one in found.values()) < 1e-5
     # The same weights without the model: the reference is built again from them.

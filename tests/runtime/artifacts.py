@@ -65,8 +65,8 @@ def write_artifact(
         FakeModel(
             inputs=[(spec.name, spec.dtype) for spec in inputs],
             outputs=[(spec.name, spec.dtype) for spec in outputs],
-            input_shapes=[[fill(spec, shape) for spec in inputs] for shape in taken],
-            output_shapes=[[fill(spec, shape) for spec in outputs] for shape in taken],
+            input_shapes=[[spec.at(shape) for spec in inputs] for shape in taken],
+            output_shapes=[[spec.at(shape) for spec in outputs] for shape in taken],
             platform=platform,
             version=version,
             payload=payload,
@@ -77,7 +77,7 @@ def write_artifact(
         models.append(_entry(directory / "model.onnx", "onnx", (), inputs, outputs))
     kinds: list[tuple[str, Any]] = [("config.json", "config")]
     if tables is not None:
-        tables.save(directory)
+        tables.save(directory, pooler=any(len(s.shape) == 3 for s in inputs if "bias" in s.name))
         kinds.append((EMBEDDINGS, "embeddings"))
     support = []
     for name, kind in kinds:
@@ -113,17 +113,12 @@ def write_foreign(
             inputs=[(name, dtype) for name in inputs],
             outputs=[(name, "float16") for name in outputs],
             input_shapes=[[shape for _ in inputs]],
-            output_shapes=[[fill(TensorSpec(name, "", sizes), shape) for name, sizes in outputs.items()]],
+            output_shapes=[[TensorSpec(name, "", sizes).at(shape) for name, sizes in outputs.items()]],
             platform="rk3588",
             version="2.3.2",
         ).write(directory / name)
     (directory / "config.json").write_text(json.dumps({**config, "rknn": {name: {} for name in files}}))
     return directory
-
-
-def fill(spec: TensorSpec, shape: tuple[int, int]) -> tuple[int, ...]:
-    sizes = iter(shape)
-    return tuple(next(sizes) if size == -1 else size for size in spec.shape)
 
 
 def change_manifest(directory: Path, **changes: Any) -> None:

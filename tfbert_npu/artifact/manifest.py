@@ -32,6 +32,13 @@ class TensorSpec:
     dtype: str
     shape: tuple[int, ...]
 
+    def at(self, shape: tuple[int, int]) -> tuple[int, ...]:
+        """The tensor's shape at a (batch, length): an open first axis is the batch, any other the length."""
+        batch, length = shape
+        return tuple(
+            (length if axis else batch) if size == -1 else size for axis, size in enumerate(self.shape)
+        )
+
 
 @dataclass(frozen=True)
 class ModelFile:

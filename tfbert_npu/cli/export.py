@@ -139,6 +139,9 @@ _EMBEDDINGS = click.option(
 _POSITIONS = click.option(
     "--masked-positions", type=click.IntRange(min=1), help="Logits at that many positions only."
 )
+_PACKED = click.option(
+    "--packed", is_flag=True, help="Several short texts in a row, each seeing itself alone; for bulk work."
+)
 _TOKENIZER = click.option(
     "--tokenizer",
     type=click.Path(file_okay=False, path_type=Path),
@@ -184,6 +187,7 @@ _OVERWRITE = click.option("--overwrite", is_flag=True, help="Replace OUT if it h
 )
 @_EMBEDDINGS
 @_POSITIONS
+@_PACKED
 @click.option(
     "--optimization-level",
     type=click.IntRange(0, 3),
@@ -273,6 +277,7 @@ def rknn(
 @_OUTPUTS
 @_EMBEDDINGS
 @_POSITIONS
+@_PACKED
 @_TOKENIZER
 @_OVERWRITE
 def onnx(model: str, out: Path, overwrite: bool, **options: Any) -> None:

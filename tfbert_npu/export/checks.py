@@ -17,7 +17,7 @@ from tfbert_npu.artifact.rknn_file import read_rknn
 from tfbert_npu.errors import ArtifactError
 from tfbert_npu.export import gate
 from tfbert_npu.export.source import FLOAT16_MAX, ExportSource, outputs_of
-from tfbert_npu.onnx.running import prepared, run_onnx
+from tfbert_npu.onnx.running import Rows, run_onnx
 from tfbert_npu.quantize.calibration import calibration_set
 from tfbert_npu.quantize.recipe import Recipe
 from tfbert_npu.quantize.samples import (
@@ -35,6 +35,7 @@ from tfbert_npu.rknn.toolchain.environment import Toolchain
 from tfbert_npu.rknn.worker import Limits, VendorSession
 
 _GATE_RUNS = 4
+_PACKED_TEXTS = 8
 
 
 class StrictError(ArtifactError):
@@ -61,6 +62,8 @@ class ExportRun:
 
 def gate_inputs(run: ExportRun, shape: Shape) -> list[Inputs]:
     """Batches for the gate at one shape: texts if there is a tokenizer, else random ids."""
+    if run.options.packed:
+        shape = (_PACKED_TEXTS, shape[1])
     if run.source.tokenizer is not None:
         texts = run.texts or TEXTS
         pairs = run.source.head.pairs
@@ -106,20 +109,20 @@ def pass_gate(
     Raises:
         GateError: An output is not the reference's; the vendor's analysis lies in `staging`.
     """
-    fed = prepared(run.source.state, batches, run.options.embeddings)
+    rows = Rows(run.source.state, batches, run.options)
     expected: Sequence[Mapping[str, Any]]
     if run.source.reference is not None:
         expected = [run.source.reference(batch) for batch in batches]
     else:
-        expected = run_onnx(onnx_path, fed)
-    got = [simulate(session, signature, given) for given in fed]
+        expected = rows.outputs(run_onnx(onnx_path, rows.fed))
+    got = rows.outputs([simulate(session, signature, given) for given in rows.fed])
     specs = outputs_of(run.source, run.options.outputs, run.options.masked_positions is not None)
     worst = compare(got, expected, [batch["input_mask"] for batch in batches], specs)
     wrong = failures(worst, run.min_cosine)
     if wrong:
         (staging / "gate.json").write_text(json.dumps(summary(worst), indent=2) + "\n")
         run.say("the gate failed; asking the vendor for its analysis")
-        arrays = [np.ascontiguousarray(fed[0][s.name], s.dtype) for s in signature.inputs]
+        arrays = [np.ascontiguousarray(rows.fed[0][s.name], s.dtype) for s in signature.inputs]
         table = session.analyze(arrays, staging / "analysis")
         raise gate.GateError(
             f"the compiled model is not the model: {'; '.join(wrong)}; "
@@ -136,7 +139,7 @@ def check_ranges(run: ExportRun, onnx_path: Path, signature: Signature) -> dict[
     """
     batch = gate_inputs(run, run.options.shapes[-1])[-1]
     one = {name: value[:1] for name, value in batch.items()}
-    fed = prepared(run.source.state, [one], run.options.embeddings)[0]
+    fed = Rows(run.source.state, [one], run.options).fed[0]
     ranges = gate.activation_ranges(os.fspath(onnx_path), [fed[spec.name] for spec in signature.inputs])
     name = max(ranges, key=lambda key: ranges[key])
     if not ranges[name] < FLOAT16_MAX:

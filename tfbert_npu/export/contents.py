@@ -19,7 +19,7 @@ from tfbert_npu.artifact.rk_transformers import HF_INPUTS
 from tfbert_npu.checkpoints.sentence_options import SENTENCE_FILES
 from tfbert_npu.export.card import write_card
 from tfbert_npu.export.source import TOKENIZER_FILES, ExportSource
-from tfbert_npu.onnx.model import EmbeddingPlace
+from tfbert_npu.onnx.running import Placing
 from tfbert_npu.quantize.hybrid import document_name
 from tfbert_npu.rknn.compiler import Signature
 from tfbert_npu.rknn.cost import Cost
@@ -57,7 +57,7 @@ def write_contents(directory: Path, exported: Exported) -> Manifest:
     """Complete a directory that holds the .rknn files and `model.onnx`; the manifest comes last."""
     source, options = exported.source, exported.options
     blocks = {name: _rknn_block(exported, shapes) for name, shapes in options.files()}
-    support = _write_support(directory, source, options.embeddings, {"rknn": blocks})
+    support = _write_support(directory, source, options, {"rknn": blocks})
     for name, _ in options.files():
         if (directory / document_name(name)).is_file():
             support.append((document_name(name), "quantization"))
@@ -131,11 +131,11 @@ def write_onnx_contents(
     directory: Path,
     source: ExportSource,
     signature: Signature,
-    embeddings: EmbeddingPlace,
+    options: Placing,
     agreements: Mapping[str, Agreement],
 ) -> Manifest:
     """Complete a directory that holds `model.onnx` alone, for the CPU; the manifest comes last."""
-    support = [*_write_support(directory, source, embeddings, {}), *_reference(directory)]
+    support = [*_write_support(directory, source, options, {}), *_reference(directory)]
     path = directory / "model.onnx"
     model = ModelFile(
         path=path.name,
@@ -149,7 +149,7 @@ def write_onnx_contents(
     )
     manifest = Manifest(
         head=source.kind,
-        embeddings=embeddings,
+        embeddings=options.embeddings,
         layout="dynamic",
         precision="fp32",
         models=(model,),
@@ -163,7 +163,7 @@ def write_onnx_contents(
 
 
 def _write_support(
-    directory: Path, source: ExportSource, embeddings: EmbeddingPlace, more: Mapping[str, Any]
+    directory: Path, source: ExportSource, options: Placing, more: Mapping[str, Any]
 ) -> list[tuple[str, SupportKind]]:
     """Write `config.json` with `more` in it, tables of the host, tokenizer; returns names and kinds.
 
@@ -174,8 +174,8 @@ def _write_support(
     text = json.dumps(values, indent=2, ensure_ascii=False)
     (directory / "config.json").write_text(text + "\n", encoding="utf-8")
     support: list[tuple[str, SupportKind]] = [("config.json", "config")]
-    if embeddings == "host":
-        HostEmbeddings.from_state(source.state).save(directory)
+    if options.embeddings == "host":
+        HostEmbeddings.from_state(source.state).save(directory, pooler=options.packed)
         support.append((EMBEDDINGS, "embeddings"))
     if source.tokenizer is not None:
         # How text becomes ids, and hidden states a sentence vector.

@@ -20,7 +20,7 @@ from tfbert_npu.export.reference import write_reference
 from tfbert_npu.export.source import ExportSource, graph_of, outputs_of, source_of, tensorflow_reference
 from tfbert_npu.heads import OutputSpec
 from tfbert_npu.onnx.model import Dim, EmbeddingPlace, GraphOptions
-from tfbert_npu.onnx.running import prepared, run_onnx
+from tfbert_npu.onnx.running import Placing, Rows, run_onnx
 from tfbert_npu.quantize.samples import random_inputs
 from tfbert_npu.rknn.compiler import Signature
 
@@ -38,6 +38,7 @@ def export_onnx(
     length: Dim = "length",
     embeddings: EmbeddingPlace = "inside",
     masked_positions: Dim | None = None,
+    packed: bool = False,
     check: bool = True,
     tokenizer: str | os.PathLike[str] | None = None,
     overwrite: bool = False,
@@ -61,6 +62,7 @@ def export_onnx(
         length: Sequence length, or the name of a dynamic one.
         embeddings: `"host"` leaves the embedding look-up out; see `artifact.embeddings`.
         masked_positions: Give `mlm_logits` at that many positions [B, P] instead of everywhere.
+        packed: Several texts in each row, as in `export_rknn`; the embeddings are summed on the host.
         check: Compare onnxruntime's outputs with TensorFlow's where both are installed.
         tokenizer: For a directory: one with `vocab.txt` or `tokenizer.json`; by default the checkpoint's.
         overwrite: Replace a directory that is not empty. A file is always replaced.
@@ -95,8 +97,9 @@ def export_onnx(
         outputs=None if outputs is None else tuple(outputs),
         batch=batch,
         length=length,
-        embeddings=embeddings,
+        embeddings="host" if packed else embeddings,
         masked_positions=masked_positions,
+        packed=packed,
     )
     graph = graph_of(source, options)
     check = check and masked_positions is None
@@ -112,9 +115,9 @@ def export_onnx(
         if source.reference is not None or find_spec("onnxruntime") is not None:
             lengths = [min(length, source.config.max_position_embeddings) for length in _REFERENCE_LENGTHS]
             positions = masked_positions if isinstance(masked_positions, int) else None
-            write_reference(staging, source, lengths, options.outputs, positions, embeddings)
+            write_reference(staging, source, lengths, options.outputs, positions, options)
         found = _check(staging / "model.onnx", source, options) if check else {}
-        write_onnx_contents(staging, source, Signature.of(graph), embeddings, found)
+        write_onnx_contents(staging, source, Signature.of(graph), options, found)
     return target
 
 
@@ -123,13 +126,14 @@ def compare_onnx(
     source: ExportSource,
     specs: Sequence[OutputSpec],
     inputs: Sequence[Mapping[str, np.ndarray]],
-    embeddings: EmbeddingPlace,
+    options: Placing,
 ) -> dict[str, Agreement]:
     """Agreement of an ONNX file with the source's reference, the worst over all batches."""
     assert source.reference is not None
-    fed = prepared(source.state, inputs, embeddings)
+    rows = Rows(source.state, inputs, options)
     expected = [source.reference(batch) for batch in inputs]
-    return compare(run_onnx(path, fed), expected, [batch["input_mask"] for batch in inputs], specs)
+    got = rows.outputs(run_onnx(path, rows.fed))
+    return compare(got, expected, [batch["input_mask"] for batch in inputs], specs)
 
 
 def _check(path: Path, source: ExportSource, options: GraphOptions) -> dict[str, Agreement]:
@@ -149,7 +153,7 @@ def _check(path: Path, source: ExportSource, options: GraphOptions) -> dict[str,
     inputs = random_inputs(source.config, shape, runs=2)
     # On the host the tables are in float16, as on the NPU; the rest of the graph is the same.
     least = _ONNX_MIN_COSINE if options.embeddings == "inside" else 0.99999
-    found = compare_onnx(path, source, specs, inputs, options.embeddings)
+    found = compare_onnx(path, source, specs, inputs, options)
     wrong = failures(found, least)
     if wrong:
         raise GateError(f"the ONNX file is not the model: {'; '.join(wrong)}; please report this")

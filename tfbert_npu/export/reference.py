@@ -10,8 +10,7 @@ import numpy as np
 from tfbert_npu.artifact.reference import Reference
 from tfbert_npu.config import BertConfig
 from tfbert_npu.export.source import ExportSource, outputs_of
-from tfbert_npu.onnx.model import EmbeddingPlace
-from tfbert_npu.onnx.running import prepared, run_onnx
+from tfbert_npu.onnx.running import Placing, Rows, run_onnx
 from tfbert_npu.quantize.samples import (
     TEXTS,
     Inputs,
@@ -31,7 +30,7 @@ def write_reference(
     lengths: Sequence[int],
     outputs: Sequence[str] | None,
     masked_positions: int | None,
-    embeddings: EmbeddingPlace,
+    options: Placing,
 ) -> None:
     """Write `reference.npz` beside `model.onnx`, which computes it where there is no other reference.
 
@@ -43,7 +42,8 @@ def write_reference(
     if source.reference is not None:
         values = {name: np.asarray(value) for name, value in source.reference(inputs).items()}
     else:
-        values = run_onnx(directory / "model.onnx", prepared(source.state, [inputs], embeddings))[0]
+        rows = Rows(source.state, [inputs], options)
+        (values,) = rows.outputs(run_onnx(directory / "model.onnx", rows.fed))
     specs = outputs_of(source, outputs, masked_positions is not None)
     Reference.sampled(inputs, values, specs, source.weights_sha256).write(directory)
 

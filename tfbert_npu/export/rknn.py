@@ -60,6 +60,7 @@ def export_rknn(
     layout: str = "dynamic",
     embeddings: str = "inside",
     masked_positions: int | None = None,
+    packed: bool = False,
     optimization_level: int = 3,
     single_core: bool = False,
     recipe: Recipe | None = None,
@@ -101,6 +102,8 @@ def export_rknn(
         embeddings: `"inside"` the file, or summed on the `"host"`: half the file, and no operator but copies
             on the CPU. The runtime does either without being told.
         masked_positions: Give `mlm_logits` at that many positions instead of everywhere.
+        packed: Compute several short texts in one row of a shape, each seeing itself alone: for bulk work.
+            For encoders and heads with an output for each token; embeddings are summed on the host.
         optimization_level: 0 to 3, the vendor's.
         single_core: Compile for a single core of an RK3588; a smaller file.
         recipe: For int8: transforms, and the products that stay in float16. By default those of the last
@@ -153,6 +156,7 @@ def export_rknn(
         optimization_level=optimization_level,
         single_core=single_core,
         compiler=compiler_options,
+        packed=packed,
     )
     if options.precision != "w8a8" and (recipe is not None or max_cost is not None):
         raise ValueError('recipe and max_cost are for precision="w8a8"')
@@ -203,6 +207,7 @@ def _export(run: ExportRun, staging: Path, name: str, user_string: str) -> Manif
         GraphOptions(
             outputs=options.outputs,
             embeddings=options.embeddings,
+            packed=options.packed,
             ffn_slices=options.ffn_slices(source.config),
             batched=any(batch > 1 for batch, _ in options.shapes),
             masked_positions=options.masked_positions,
@@ -253,7 +258,7 @@ def _export(run: ExportRun, staging: Path, name: str, user_string: str) -> Manif
     check_targets(run, costs)
     run.say("writing the directory")
     lengths = [length for _, length in options.shapes]
-    write_reference(staging, source, lengths, options.outputs, options.masked_positions, options.embeddings)
+    write_reference(staging, source, lengths, options.outputs, options.masked_positions, options)
     return write_contents(
         staging,
         Exported(

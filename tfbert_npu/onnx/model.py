@@ -33,6 +33,8 @@ class GraphOptions:
     embeddings: EmbeddingPlace = "inside"
     """`"inside"`: inputs are int32 ids and mask [B, S]. `"host"`: inputs are the summed embeddings
     float32 [B, S, H] and the additive attention bias float32 [B, S], which `artifact.embeddings` computes."""
+    packed: bool = False
+    """Several texts in a row, see `artifact.packing`: embeddings on the host, a bias float32 [B, S, S]."""
     ffn_slices: int = 1
     """Parts in which the inner layer of each feed-forward block is computed."""
     batched: bool = False
@@ -120,14 +122,18 @@ def write_graph(
     if options.embeddings not in get_args(EmbeddingPlace):
         raise ValueError(f"embeddings must be one of {get_args(EmbeddingPlace)}, got {options.embeddings!r}")
     _check_length(config, options)
+    if options.packed:
+        names = _packed_outputs(head, options, names)
     batch, length, hidden_size = options.batch, options.length, config.hidden_size
 
     g = GraphBuilder(f"{config.model_type}_{head.name}")
     if options.embeddings == "host":
         like = embeddings = g.input("embeddings", np.float32, [batch, length, hidden_size])
         # Two dimensions: the vendor's runtimes take an input of four for an image, and transpose it.
-        bias = g.input("attention_bias", np.float32, [batch, length])
-        bias = g.op("Unsqueeze", "attention_bias", bias, g.constant("unsqueeze.axes", [1, 2]))
+        sizes = [batch, length, length] if options.packed else [batch, length]
+        bias = g.input("attention_bias", np.float32, sizes)
+        axes = g.constant("unsqueeze.axes", [1] if options.packed else [1, 2])
+        bias = g.op("Unsqueeze", "attention_bias", bias, axes)
     else:
         wanted = ["input_word_ids", "input_mask"] + ["input_type_ids"] * bool(config.type_vocab_size)
         inputs = {name: g.input(name, np.int32, [batch, length]) for name in wanted}
@@ -142,11 +148,25 @@ def write_graph(
     states = encoder.encoder_layers(g, config, state, embeddings, bias, options.ffn_slices)
 
     values = _output_values(g, config, state, head, names, states, positions, like, options.batched)
-    sizes = _sizes(config, state, head, options)
+    named = _sizes(config, state, head, options)
     specs = output_specs(config, head, options.masked_positions is not None)
     for name in names:
-        g.output(name, values[name], list(specs[name].shape(sizes)))
+        g.output(name, values[name], list(specs[name].shape(named)))
     return g.model()
+
+
+def _packed_outputs(head: HeadSpec, options: GraphOptions, names: tuple[str, ...]) -> tuple[str, ...]:
+    """The outputs where a row holds several texts; the host makes `pooled_output` of their first tokens."""
+    if options.embeddings != "host" or options.masked_positions is not None:
+        raise ValueError("packed texts need embeddings='host' and no masked_positions")
+    alone = [spec.name for spec in head.outputs if not spec.everywhere().per_token]
+    if alone or head.choices:
+        raise ValueError(
+            f"packed texts need an output for each token, and {head.name} gives one for each text; leave out "
+            "packed, or export the encoder alone with head='encoder'"
+        )
+    kept = tuple(name for name in names if name != "pooled_output")
+    return kept if head.outputs or "sequence_output" in kept else ("sequence_output", *kept)
 
 
 def _output_values(

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 import numpy as np
 
 from tfbert_npu.artifact.embeddings import HostEmbeddings
+from tfbert_npu.artifact.packing import Pack, apart, feed, pack
 from tfbert_npu.checkpoints.state import State
 from tfbert_npu.onnx.model import EmbeddingPlace
+from tfbert_npu.runtime.router import real_lengths
 
 
 def run_onnx(
@@ -25,6 +28,56 @@ def run_onnx(
         dict(zip(names, session.run(None, {name: batch[name] for name in wanted}), strict=True))
         for batch in inputs
     ]
+
+
+class Placing(Protocol):
+    """The options that say what a graph takes; `GraphOptions` has them, and who compiles one."""
+
+    @property
+    def embeddings(self) -> EmbeddingPlace:
+        """Who sums the embeddings."""
+
+    @property
+    def packed(self) -> bool:
+        """Whether a row holds several texts."""
+
+
+class Rows:
+    """Batches as a graph takes them, and what it gives as the batches' outputs.
+
+    Args:
+        state: The weights, for the embeddings.
+        batches: int32 [B, S] under TF-Hub's names.
+        options: What the graph takes.
+    """
+
+    def __init__(self, state: State, batches: Sequence[Mapping[str, np.ndarray]], options: Placing) -> None:
+        self._shapes = [batch["input_word_ids"].shape for batch in batches]
+        self._packs: list[list[Pack]] = []
+        if not options.packed:
+            self.fed = prepared(state, batches, options.embeddings)
+            return
+        self._host = HostEmbeddings.from_state(state)
+        masks = [batch["input_mask"] for batch in batches]
+        self._packs = [pack(real_lengths(mask), [mask.shape[1]]) for mask in masks]
+        self.fed = [
+            feed(self._host, batch, one)
+            for batch, packs in zip(batches, self._packs, strict=True)
+            for one in packs
+        ]
+
+    def outputs(self, given: Sequence[dict[str, np.ndarray]]) -> list[dict[str, np.ndarray]]:
+        """One dict of outputs [B, ...] for each batch, of those of each feed in `fed`."""
+        if not self._packs:
+            return list(given)
+        rest, found = iter(given), []
+        for packs, (batch, length) in zip(self._packs, self._shapes, strict=True):
+            parts = [next(rest) for _ in packs]
+            outputs = {name: apart(packs, [p[name] for p in parts], batch, length) for name in parts[0]}
+            if "sequence_output" in outputs:
+                outputs["pooled_output"] = self._host.pooled(outputs["sequence_output"][:, 0])
+            found.append(outputs)
+        return found
 
 
 def prepared(

@@ -45,11 +45,7 @@ class Signature:
 
     def input_shapes(self, shape: Shape) -> list[list[int]]:
         """The inputs' shapes at one (batch, length)."""
-        filled = []
-        for spec in self.inputs:
-            sizes = iter(shape)
-            filled.append([next(sizes) if size == -1 else size for size in spec.shape])
-        return filled
+        return [list(spec.at(shape)) for spec in self.inputs]
 
 
 def compile_file(

@@ -52,6 +52,8 @@ class RknnOptions:
     single_core: bool = False
     """Compile for one core of an RK3588 only, which makes the file smaller (the vendor's
     `single_core_mode`)."""
+    packed: bool = False
+    """Several texts in a row, see `artifact.packing`."""
     compiler: dict[str, Any] = field(default_factory=dict)
     """Further arguments of the vendor's `RKNN.config`."""
 
@@ -100,6 +102,7 @@ def checked_options(
     optimization_level: int,
     single_core: bool,
     compiler: dict[str, Any] | None,
+    packed: bool = False,
 ) -> RknnOptions:
     """Options made of a caller's arguments.
 
@@ -126,6 +129,9 @@ def checked_options(
     if masked_positions is not None and masked_positions < 1:
         raise ValueError(f"masked_positions must be at least 1, got {masked_positions}")
     checked = _checked_shapes(config, shapes)
+    if packed:
+        _check_packed(checked, precision, layout, masked_positions)
+        embeddings = "host"
     if precision == "w8a8" and layout == "dynamic" and len(checked) > 1:
         # The vendor's hybrid quantization compiles the largest of several shapes only.
         raise ValueError(
@@ -143,7 +149,20 @@ def checked_options(
         optimization_level=optimization_level,  # type: ignore[arg-type]
         single_core=single_core,
         compiler=dict(compiler or {}),
+        packed=packed,
     )
+
+
+def _check_packed(shapes: Sequence[Shape], precision: str, layout: str, masked_positions: int | None) -> None:
+    if any(batch > 1 for batch, _ in shapes):
+        raise ValueError("a packed row is the batch; give shapes of batch 1, such as 1x128")
+    if precision != "fp16":
+        raise ValueError(f"packed texts are computed in fp16, not in {precision}")
+    if masked_positions is not None:
+        raise ValueError("masked_positions are for one text in a row; leave out packed or masked_positions")
+    if layout == "dynamic" and len(shapes) > 1:
+        # With several lengths in a file the compiler leaves the attention of a [1, S, S] bias unfused.
+        raise ValueError('packed files hold one shape each; pass layout="static" (--layout static)')
 
 
 def _checked_shapes(config: BertConfig, shapes: Sequence[Sequence[int]] | str) -> tuple[Shape, ...]:

@@ -24,7 +24,7 @@ from tfbert_npu.rknn.compiler import Signature, compile_file, vendor_arguments
 from tfbert_npu.rknn.options import RknnOptions
 from tfbert_npu.rknn.toolchain.environment import find_toolchain
 from tfbert_npu.rknn.worker import VendorSession, WorkerError
-from tfbert_npu.runtime.backend import Arrays, BackendName, filled, named, ordered
+from tfbert_npu.runtime.backend import Arrays, BackendName, named, ordered
 from tfbert_npu.runtime.contexts import Contexts, shape_of
 from tfbert_npu.runtime.errors import BackendError
 from tfbert_npu.runtime.files import Artifact, VerifiedFile
@@ -129,7 +129,7 @@ def _compile(
         vendor, load = vendor_arguments(signature, options, file.shapes, "")
         vendor["quantized_dtype"] = options.precision
         # Calibration would find the ranges that the document holds already; its first step wants a sample.
-        sample = {spec.name: np.ones(filled(spec, file.shapes[0]), spec.dtype) for spec in file.inputs}
+        sample = {spec.name: np.ones(spec.at(file.shapes[0]), spec.dtype) for spec in file.inputs}
         hybrid = HybridModel(session, model, signature, artifact.config, vendor, load, [sample])
         hybrid.build_from(document)
     except ValueError as error:

@@ -42,12 +42,6 @@ class Backend(Protocol):
         ...
 
 
-def filled(spec: TensorSpec, shape: Shape) -> tuple[int, ...]:
-    """A tensor's shape with batch and length in the places of -1."""
-    sizes = iter(shape)
-    return tuple(next(sizes) if size == -1 else size for size in spec.shape)
-
-
 def ordered(specs: Sequence[TensorSpec], inputs: Arrays, shape: Shape) -> list[np.ndarray]:
     """The arrays as native code wants them: its order, exact shape and dtype, C-contiguous.
 
@@ -60,9 +54,9 @@ def ordered(specs: Sequence[TensorSpec], inputs: Arrays, shape: Shape) -> list[n
     arrays = []
     for spec in specs:
         value = inputs.get(spec.name)
-        if value is None or value.dtype != spec.dtype or value.shape != filled(spec, shape):
+        if value is None or value.dtype != spec.dtype or value.shape != spec.at(shape):
             got = "nothing" if value is None else f"{value.dtype} {value.shape}"
-            raise BackendError(f"{spec.name} must be {spec.dtype} {filled(spec, shape)}, got {got}")
+            raise BackendError(f"{spec.name} must be {spec.dtype} {spec.at(shape)}, got {got}")
         arrays.append(np.ascontiguousarray(value))
     return arrays
 
@@ -83,10 +77,10 @@ def named(
         )
     outputs = {}
     for spec, value in zip(specs, values, strict=True):
-        if value.shape != filled(spec, shape) or value.dtype != np.float32:
+        if value.shape != spec.at(shape) or value.dtype != np.float32:
             raise BackendError(
                 f"{who} gave {spec.name} as {value.dtype} {value.shape} instead of float32 "
-                f"{filled(spec, shape)}; export the model again"
+                f"{spec.at(shape)}; export the model again"
             )
         outputs[spec.name] = value
     return outputs

@@ -74,16 +74,20 @@ def assembled(
     return whole
 
 
-def check_finite(results: Sequence[Arrays], placements: Sequence[Placement]) -> None:
+def check_finite(results: Sequence[Arrays], calls: Sequence[tuple[tuple[int, int], int]]) -> None:
     """Refuse NaN and infinity in rows that count.
+
+    Args:
+        results: The outputs of each call.
+        calls: For each its shape, and how many of its rows count.
 
     Raises:
         BackendError: There is one.
     """
-    for result, placement in zip(results, placements, strict=True):
+    for result, (shape, rows) in zip(results, calls, strict=True):
         for name, value in result.items():
-            if not np.isfinite(value[: len(placement.rows)]).all():
+            if not np.isfinite(value[:rows]).all():
                 raise BackendError(
-                    f"{name} holds NaN or infinity at {placement.shape[0]}x{placement.shape[1]}; compare the "
+                    f"{name} holds NaN or infinity at {shape[0]}x{shape[1]}; compare the "
                     "artifact with `tfbert-npu doctor` and export it again"
                 )

@@ -13,6 +13,7 @@ import numpy as np
 
 from tfbert_npu.artifact.embeddings import HostEmbeddings
 from tfbert_npu.artifact.manifest import TensorSpec
+from tfbert_npu.artifact.packing import apart, feed, pack
 from tfbert_npu.config import BertConfig
 from tfbert_npu.inputs import MASK, MLM_POSITIONS, TYPE_IDS, WORD_IDS, check_inputs
 from tfbert_npu.runtime.backend import Arrays, BackendName, Shape
@@ -24,6 +25,7 @@ from tfbert_npu.runtime.pool import Pool
 from tfbert_npu.runtime.router import Placement, place, real_lengths
 from tfbert_npu.runtime.stats import Stats
 
+BIAS, SEQUENCE, POOLED = "attention_bias", "sequence_output", "pooled_output"
 _HIDDEN_STATE = "encoder_outputs_"
 
 Outputs = dict[str, Any]
@@ -88,7 +90,11 @@ class NpuModel:
         self.directory = artifact.directory
         self.backend = name
         self.shapes = tuple(shapes)
-        self.outputs: tuple[TensorSpec, ...] = files[0].model.outputs
+        self._given: tuple[TensorSpec, ...] = files[0].model.outputs
+        self.packed = any(s.name == BIAS and len(s.shape) == 3 for s in files[0].model.inputs)
+        """Whether a row of the file holds several texts; the pooler is then computed here."""
+        own = [TensorSpec(POOLED, "float32", (-1, self.config.hidden_size))] if self._pools else []
+        self.outputs: tuple[TensorSpec, ...] = (*self._given, *own)
         # In the model's order: the first one, ids or embeddings, has the shape of the call.
         self._names = tuple(spec.name for spec in files[0].model.inputs)
         self._other_integers = {
@@ -218,19 +224,50 @@ class NpuModel:
             lengths = np.maximum(lengths, positions.max(axis=1) + 1)
         if batch and int(lengths.max()) > self._longest:
             inputs, lengths = self._shortened(inputs, lengths)
-        placements = place(lengths, self.shapes if shape is None else (shape,), pool.size)
+        shapes = self.shapes if shape is None else (shape,)
+        if self.packed:
+            return self._flat_packed(pool, inputs, lengths, shapes)
+        placements = place(lengths, shapes, pool.size)
         results = pool.run([self._padded(inputs, placement) for placement in placements])
-        with self._counted.lock:
-            self._counted.requests += 1
-            self._counted.texts += batch
-            self._counted.tokens += int(np.count_nonzero(mask))
-            self._counted.computed_tokens += sum(placement.computed_tokens for placement in placements)
+        self._count(mask, sum(placement.computed_tokens for placement in placements))
         if self._check_finite:
-            check_finite(results, placements)
+            check_finite(results, [(placement.shape, len(placement.rows)) for placement in placements])
         return {
             spec.name: assembled(spec, placements, [result[spec.name] for result in results], batch, length)
             for spec in self.outputs
         }
+
+    def _flat_packed(
+        self, pool: Pool, inputs: dict[str, np.ndarray], lengths: np.ndarray, shapes: Sequence[Shape]
+    ) -> dict[str, np.ndarray]:
+        """As `flat`, with several texts in each row."""
+        assert self._host is not None
+        batch, length = inputs[WORD_IDS].shape
+        packs = pack(lengths, [width for _, width in shapes])
+        results = pool.run([feed(self._host, inputs, one) for one in packs])
+        self._count(inputs[MASK], sum(one.width for one in packs))
+        if self._check_finite:
+            check_finite(results, [((1, one.width), 1) for one in packs])
+        outputs = {
+            spec.name: apart(packs, [result[spec.name] for result in results], batch, length)
+            if packs
+            else np.zeros((0, length, *spec.shape[2:]), np.float32)
+            for spec in self._given
+        }
+        if self._pools:
+            outputs[POOLED] = self._host.pooled(outputs[SEQUENCE][:, 0])
+        return outputs
+
+    @property
+    def _pools(self) -> bool:
+        return self.packed and self.manifest.head == "encoder"
+
+    def _count(self, mask: np.ndarray, computed: int) -> None:
+        with self._counted.lock:
+            self._counted.requests += 1
+            self._counted.texts += len(mask)
+            self._counted.tokens += int(np.count_nonzero(mask))
+            self._counted.computed_tokens += computed
 
     def _compute(self, inputs: dict[str, np.ndarray]) -> Outputs:
         return self._arranged(self.flat(inputs), inputs.get(MLM_POSITIONS))

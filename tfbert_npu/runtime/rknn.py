@@ -22,7 +22,7 @@ from tfbert_npu.errors import ArtifactError
 from tfbert_npu.inputs import MASK
 from tfbert_npu.platforms import Platform
 from tfbert_npu.runtime import soc
-from tfbert_npu.runtime.backend import Arrays, BackendName, Shape, filled, named, ordered
+from tfbert_npu.runtime.backend import Arrays, BackendName, Shape, named, ordered
 from tfbert_npu.runtime.contexts import Contexts, shape_of
 from tfbert_npu.runtime.errors import BackendError, FailedCallError
 from tfbert_npu.runtime.files import VerifiedFile, runs_on
@@ -86,7 +86,7 @@ class RknnBackend:
         Raises:
             FailedCallError: It gives the same outputs for both.
         """
-        zeros = {spec.name: np.zeros(filled(spec, shape), spec.dtype) for spec in self.inputs}
+        zeros = {spec.name: np.zeros(spec.at(shape), spec.dtype) for spec in self.inputs}
         if MASK in zeros:
             zeros[MASK] = np.ones_like(zeros[MASK])
         with self._lock:

@@ -68,6 +68,11 @@ class TaskModel:
         return () if self.npu is None else self.npu.shapes
 
     @property
+    def packed(self) -> bool:
+        """Whether several texts go into one row."""
+        return self.npu is not None and self.npu.packed
+
+    @property
     def runs_on(self) -> str:
         """What computes."""
         return "tf" if self.npu is None else self.npu.runs_on

@@ -79,6 +79,8 @@ class SentenceEncoder:
             longest = max(length for _, length in shapes)
         self.longest = int(longest)
         self.max_seq_length = min(self.options.max_seq_length or longest, longest)
+        # A packed row holds many texts; few of them would leave cores idle and rows half empty.
+        self._calls_together = 8 if getattr(encoder, "packed", False) else 1
         self.run: Callable[[Arrays], Arrays] = as_function(encoder)
         self._close = getattr(encoder, "close", None)
 
@@ -231,8 +233,9 @@ class SentenceEncoder:
         # Texts of like length together, longest first, so that what does not fit in memory fails at once.
         order = np.argsort(-lengths, kind="stable")
         rows = []
-        for start in range(0, len(order), batch_size):
-            chosen = order[start : start + batch_size]
+        step = batch_size * self._calls_together
+        for start in range(0, len(order), step):
+            chosen = order[start : start + step]
             width = -(-max(int(lengths[chosen].max()), 1) // _LENGTH_MULTIPLE) * _LENGTH_MULTIPLE
             batch = {name: np.ascontiguousarray(value[chosen, :width]) for name, value in inputs.items()}
             states = np.asarray(self.run(batch)["sequence_output"], np.float32)
