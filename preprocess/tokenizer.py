@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import numpy as np
 from tokenizers.decoders import WordPiece
@@ -193,6 +193,7 @@ class BertTokenizer:
         pad_to_multiple_of: int | None = None,
         stride: int | None = None,
         return_offsets: bool | OffsetUnit = False,
+        **theirs: NoReturn,
     ) -> dict[str, np.ndarray]:
         """Encode texts, or pairs of texts.
 
@@ -205,6 +206,7 @@ class BertTokenizer:
             pad_to_multiple_of: With `"longest"`, pad to a multiple of this, at most `seq_length`.
             stride: Cut a long last segment into windows that share this many pieces, instead of trimming.
             return_offsets: Also give what each piece stands for, in characters (True) or bytes.
+            **theirs: None; transformers' arguments are refused with the name that they have here.
 
         Returns:
             `input_word_ids`, `input_mask` and `input_type_ids`, int32 [R, L], where R is B, or with `stride`
@@ -216,6 +218,8 @@ class BertTokenizer:
             ValueError: What is given are not texts, or not as many pairs as texts, or an argument is out of
                 range; see also `encode_with_offsets`.
         """
+        if theirs:
+            raise TypeError(_mapped(list(theirs)))
         _check_choices(
             seq_length, 2 if text_pairs is None else 3, trimming, padding, pad_to_multiple_of, stride
         )
@@ -253,6 +257,22 @@ class BertTokenizer:
             yield match.start(), match.group(), self.vocabulary.ids[match.group()]
             at = match.end()
         yield at, text[at:], None
+
+
+_THEIRS = {
+    "max_length": "seq_length=",
+    "truncation": "trimming=, and it always happens",
+    "return_tensors": "left out: the arrays are numpy's",
+    "return_offsets_mapping": "return_offsets=",
+    "text": "texts=",
+    "text_pair": "text_pairs=",
+    "add_special_tokens": "left out: encode() gives ids without them",
+}
+
+
+def _mapped(names: Sequence[str]) -> str:
+    meant = [f"{name} is {_THEIRS.get(name, 'unknown')}" for name in names]
+    return f"BertTokenizer takes texts, text_pairs, seq_length, padding and trimming; here {', '.join(meant)}"
 
 
 def _checked(texts: Text | Sequence[Text], name: str) -> Sequence[Text]:

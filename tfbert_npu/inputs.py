@@ -13,6 +13,8 @@ WORD_IDS = "input_word_ids"
 MASK = "input_mask"
 TYPE_IDS = "input_type_ids"
 MLM_POSITIONS = "masked_lm_positions"
+OUR_NAMES = {"input_ids": WORD_IDS, "attention_mask": MASK, "token_type_ids": TYPE_IDS}
+"""transformers' names, and what they are called here."""
 
 
 def check_inputs(inputs: Any, config: BertConfig, mlm: bool = False) -> dict[str, Any]:
@@ -35,10 +37,16 @@ def check_inputs(inputs: Any, config: BertConfig, mlm: bool = False) -> dict[str
     needed = [WORD_IDS, MASK, TYPE_IDS, *([MLM_POSITIONS] if mlm else [])]
     optional = [] if config.type_vocab_size else [TYPE_IDS]
     if not isinstance(inputs, Mapping):
-        raise ValueError(f"inputs must be a dict with {_listed(needed)}, got {type(inputs).__name__}")
+        raise ValueError(
+            f"inputs must be a dict with {_listed(needed)}, got {type(inputs).__name__}; BertTokenizer and "
+            "BertPreprocessor make it of texts"
+        )
     missing = [name for name in needed if name not in inputs and name not in optional]
     extra = [str(name) for name in inputs if name not in needed]
     if missing or extra:
+        theirs = [f"{name} is {OUR_NAMES[name]}" for name in extra if name in OUR_NAMES]
+        if theirs:
+            raise ValueError(f"inputs have transformers' names; here {_listed(theirs)}, so rename them")
         problems = [f"lack {_listed(missing)}"] if missing else []
         problems += [f"have the unknown {_listed(extra)}"] if extra else []
         raise ValueError(f"inputs {' and '.join(problems)}; wanted are {_listed(needed)}")

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from fakehub import FakeHub
 
 from tfbert_npu import BertConfig, BertEncoder, pull_from_hub, push_to_hub
+from tfbert_npu.cli import cli
 from tfbert_npu.errors import CheckpointError
 from tfbert_npu.hub.card import CardInfo, make_card
 
@@ -203,3 +205,16 @@ def test_the_tokenizer_goes_along(hub: FakeHub, encoder: BertEncoder, minilm: Pa
     text = ["Some Text, isn't it?"]
     for name, ids in tokenizer(text).items():
         assert np.array_equal(layer(text)[name], ids)
+
+
+def test_a_dry_run_asks_no_hub(hub: FakeHub, encoder: BertEncoder, tmp_path: Path) -> None:
+    encoder.save_pretrained(tmp_path)
+    result = CliRunner().invoke(cli, ["push", str(tmp_path), "owner/small", "--license", "mit", "--dry-run"])
+    assert result.exit_code == 0, result.exception
+    first, *lines = result.stdout.splitlines()
+    assert first == "would upload 3 files to owner/small:"
+    sizes = {line.split()[1]: int(line.split()[0]) for line in lines}
+    assert sizes["model.safetensors"] == (tmp_path / "model.safetensors").stat().st_size
+    assert set(sizes) == {"README.md", "config.json", "model.safetensors"}
+    assert not hub.requests
+    assert "owner/small" not in hub.repos

@@ -34,7 +34,7 @@ def inputs(**changes: Any) -> dict[str, Any]:
             {"input_mask": None},
             "inputs lack input_mask; wanted are input_word_ids, input_mask, input_type_ids",
         ),
-        ({"input_ids": np.ones((2, 6), np.int32)}, "inputs have the unknown input_ids"),
+        ({"strange": np.ones((2, 6), np.int32)}, "inputs have the unknown strange"),
         ({"input_word_ids": np.ones((2, 6), np.float32)}, "input_word_ids must hold integers, got float32"),
         ({"input_word_ids": np.ones((2, 6), bool)}, "input_word_ids must hold integers, got bool"),
         ({"input_word_ids": np.array([["a"] * 6] * 2)}, "input_word_ids must hold integers"),

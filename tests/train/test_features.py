@@ -1,5 +1,8 @@
 """Features: packed ids are the tokenizer's, labels sit on the right pieces."""
 
+from pathlib import Path
+from typing import get_args
+
 import numpy as np
 import pytest
 import tiny_bert
@@ -8,6 +11,7 @@ from hypothesis import strategies as st
 
 from tfbert_npu.tasks.answers import question_windows
 from tfbert_npu.tasks.examples import ChoiceExample, QuestionExample, TaggedExample, TextExample
+from tfbert_npu.train.data_options import DataOptions, TaskName
 from tfbert_npu.train.features import (
     IGNORED,
     answer_places,
@@ -16,6 +20,7 @@ from tfbert_npu.train.features import (
     tagged_features,
     text_feature,
 )
+from tfbert_npu.train.tasks import make_task
 
 TOKENIZER = tiny_bert.tokenizer()
 IDS = TOKENIZER.vocabulary.ids
@@ -139,3 +144,11 @@ def test_answers_of_real_data_are_found_again(shared):
         # not a whole number of words.
         assert squad_metrics(expected, found)["exact_match"] > 0.95
     assert np.mean([bool(text) for text in found]) == 1
+
+
+def test_every_task_has_the_head_of_the_table() -> None:
+    options = DataOptions(Path("data.csv"), pair_column="other", choice_columns=("a", "b"))
+    for name in get_args(TaskName):
+        task = make_task(name, options, tiny_bert.tokenizer(), 16)
+        assert name in task.spec.commands
+        assert task.head.spec is task.spec

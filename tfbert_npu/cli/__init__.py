@@ -25,6 +25,7 @@ _COMMANDS: dict[str, tuple[str, str, str]] = {
     "evaluate": ("tfbert_npu.cli.evaluate", "evaluate", "Score models on labeled data, side by side."),
     "benchmark": ("tfbert_npu.cli.benchmark", "benchmark", "Time models and backends, in turns."),
     "export": ("tfbert_npu.cli.export", "export", "Write a SavedModel, ONNX, or a directory for the NPU."),
+    "push": ("tfbert_npu.cli.push", "push", "Upload a model's directory to a hub repository."),
     "serve": ("tfbert_npu.cli.serve", "serve", "Serve sentence vectors over HTTP."),
     "toolchain": ("tfbert_npu.cli.toolchain", "toolchain", "Install and find rknn-toolkit2."),
     "verify": ("tfbert_npu.cli.verify", "verify", "Check that this machine computes an artifact right."),

@@ -30,6 +30,7 @@ def push_to_hub(
     revision: str | None = None,
     token: str | None = None,
     commit_message: str = "Upload model with tfbert-npu",
+    dry_run: bool = False,
 ) -> str:
     """Upload a model, with a model card, to a Hugging Face hub repository.
 
@@ -52,9 +53,10 @@ def push_to_hub(
         revision: Branch to commit to; by default `main`.
         token: Hub access token with the right to write; by default the one stored by `hf auth login`.
         commit_message: First line of the commit.
+        dry_run: Upload nothing and ask no hub; say what would go up.
 
     Returns:
-        Address of the commit.
+        Address of the commit; of a dry run the files with their sizes, one a line.
 
     Raises:
         ValueError: Neither a model that can be saved nor a directory, or a directory without files, or one
@@ -92,6 +94,9 @@ def push_to_hub(
             files[CARD].write_text(make_card(directory, repo_id, info), encoding="utf-8")
         if is_artifact:
             files[MANIFEST] = _without_card(files[MANIFEST], Path(scratch, MANIFEST))
+        if dry_run:
+            sizes = [f"{path.stat().st_size:>12}  {name}" for name, path in sorted(files.items())]
+            return "\n".join((f"would upload {len(files)} files to {repo_id}:", *sizes))
         return _upload(files, repo_id, overwrite_card, private, revision, token, commit_message)
 
 

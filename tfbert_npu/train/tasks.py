@@ -8,12 +8,15 @@ from typing import Any, ClassVar, Generic, TypeVar, get_args
 import numpy as np
 
 from tfbert_npu.config import ProblemType
-from tfbert_npu.models.heads import (
-    BertForMultipleChoice,
-    BertForQuestionAnswering,
-    BertForSequenceClassification,
-    BertForTokenClassification,
+from tfbert_npu.heads import (
+    MULTIPLE_CHOICE,
+    QUESTION_ANSWERING,
+    SEQUENCE_CLASSIFICATION,
+    TOKEN_CLASSIFICATION,
+    HeadSpec,
+    heads_for,
 )
+from tfbert_npu.models.heads import class_of
 from tfbert_npu.preprocess import BertTokenizer
 from tfbert_npu.tasks.answers import answer
 from tfbert_npu.tasks.classes import classify
@@ -53,7 +56,7 @@ class Task(Generic[E]):
         seq_length: Longest row in tokens.
     """
 
-    head: ClassVar[Any]
+    spec: ClassVar[HeadSpec]
     monitor: ClassVar[str]
     problem_type: ProblemType | None = None
 
@@ -61,6 +64,11 @@ class Task(Generic[E]):
         self.data, self.tokenizer, self.seq_length = data, tokenizer, seq_length
         self.label2id: dict[str, int] = {}
         self.note = ""  # what was found out about the labels, for the user
+
+    @property
+    def head(self) -> Any:
+        """The Keras class that learns it."""
+        return class_of(self.spec)
 
     def read(self, path: Any) -> Iterator[E]:
         """The examples of a file."""
@@ -104,7 +112,7 @@ def sort_names(names: Iterable[str]) -> tuple[str, ...]:
 class TextTask(Task[TextExample]):
     """Classes, several classes, or a number for texts and pairs."""
 
-    head = BertForSequenceClassification
+    spec = SEQUENCE_CLASSIFICATION
     monitor = "accuracy"
     kind = "class"
 
@@ -176,7 +184,7 @@ class RegressionTask(TextTask):
 class ChoiceTask(Task[ChoiceExample]):
     """The right one of several choices."""
 
-    head = BertForMultipleChoice
+    spec = MULTIPLE_CHOICE
     monitor = "accuracy"
 
     def read(self, path: Any) -> Iterator[ChoiceExample]:
@@ -199,7 +207,7 @@ class ChoiceTask(Task[ChoiceExample]):
 class TagTask(Task[TaggedExample]):
     """A label for every word: named entities."""
 
-    head = BertForTokenClassification
+    spec = TOKEN_CLASSIFICATION
     monitor = "f1"
     scheme = LabelScheme()
 
@@ -237,7 +245,7 @@ class TagTask(Task[TaggedExample]):
 class QuestionTask(Task[QuestionExample]):
     """The stretch of a context that answers a question."""
 
-    head = BertForQuestionAnswering
+    spec = QUESTION_ANSWERING
     monitor = "f1"
 
     def read(self, path: Any) -> Iterator[QuestionExample]:
@@ -267,14 +275,8 @@ class QuestionTask(Task[QuestionExample]):
         return squad_metrics(expected, [answers[0].answer for answers in best])
 
 
-_TASKS: dict[TaskName, type[Task[Any]]] = {
-    "classify": TextTask,
-    "pair": TextTask,
-    "regression": RegressionTask,
-    "choice": ChoiceTask,
-    "ner": TagTask,
-    "qa": QuestionTask,
-}
+# Which heads learn a task of that name, the table of heads says.
+_KINDS: tuple[type[Task[Any]], ...] = (TextTask, ChoiceTask, TagTask, QuestionTask)
 
 
 def make_task(name: TaskName, data: DataOptions, tokenizer: BertTokenizer, seq_length: int) -> Task[Any]:
@@ -287,4 +289,5 @@ def make_task(name: TaskName, data: DataOptions, tokenizer: BertTokenizer, seq_l
         raise ValueError(f"task must be one of {get_args(TaskName)}, got {name!r}")
     if name == "pair" and data.pair_column is None:
         raise ValueError("the task pair needs the name of the column with the second text")
-    return _TASKS[name](data, tokenizer, seq_length)
+    kind = next(kind for kind in _KINDS if kind.spec in heads_for(name))
+    return (RegressionTask if name == "regression" else kind)(data, tokenizer, seq_length)
