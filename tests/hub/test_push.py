@@ -7,13 +7,23 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny_bert
 from click.testing import CliRunner
 from fakehub import FakeHub
 
-from tfbert_npu import BertConfig, BertEncoder, pull_from_hub, push_to_hub
+from tfbert_npu import (
+    BertConfig,
+    BertEncoder,
+    BertForSequenceClassification,
+    export_onnx,
+    pull_from_hub,
+    push_to_hub,
+    tasks,
+)
 from tfbert_npu.cli import cli
 from tfbert_npu.errors import CheckpointError
 from tfbert_npu.hub.card import CardInfo, make_card
+from tfbert_npu.runtime.model import NpuModel
 
 CONFIG = BertConfig(
     vocab_size=30, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=12
@@ -218,3 +228,34 @@ def test_a_dry_run_asks_no_hub(hub: FakeHub, encoder: BertEncoder, tmp_path: Pat
     assert set(sizes) == {"README.md", "config.json", "model.safetensors"}
     assert not hub.requests
     assert "owner/small" not in hub.repos
+
+
+def exported(root: Path) -> Path:
+    """A checkpoint and its artifact for the CPU, both in one directory."""
+    model = BertForSequenceClassification(tiny_bert.config(initializer_range=0.3), labels=["x", "y"])
+    model.save_pretrained(root / "model")
+    tiny_bert.tokenizer().save_pretrained(root / "model")
+    export_onnx(root / "model", root / "onnx", check=False)
+    return root
+
+
+def test_an_artifact_on_the_hub_is_asked_as_a_local_one(hub: FakeHub, tmp_path: Path) -> None:
+    """Alone in its repository, and beside the checkpoint that it was made from."""
+    alone, both = exported(tmp_path / "a"), exported(tmp_path / "b")
+    push_to_hub(alone / "onnx", "owner/onnx", token=hub.token)
+    (both / "model" / "model.safetensors").rename(both / "onnx" / "model.safetensors")
+    push_to_hub(both / "onnx", "owner/both", token=hub.token)
+    assert isinstance(pull_from_hub("owner/onnx"), NpuModel)
+    for repo, backend, runs_on in (
+        ("owner/onnx", "auto", "onnx"),
+        ("owner/both", "onnx", "onnx"),
+        ("owner/both", "tf", "tf"),
+    ):
+        with tasks.load(repo, "classify", backend) as loaded:  # type: ignore[arg-type]
+            assert loaded.runs_on == runs_on
+            (found,) = tasks.classify(loaded, "anna ran")
+        where = alone if repo == "owner/onnx" else both
+        with tasks.load(where / "onnx", backend="onnx") as local:
+            (expected,) = tasks.classify(local, "anna ran")
+        assert [one.label for one in found] == [one.label for one in expected]
+        assert [one.score for one in found] == pytest.approx([one.score for one in expected], abs=1e-5)

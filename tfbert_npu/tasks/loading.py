@@ -22,7 +22,15 @@ from tfbert_npu.preprocess.options import read_options
 from tfbert_npu.runtime import load_npu
 from tfbert_npu.runtime.load import BackendChoice, Cores
 from tfbert_npu.runtime.model import NpuModel
-from tfbert_npu.tasks.running import Arrays, as_function, check_command, head_of, labels_of, problem_type_of
+from tfbert_npu.tasks.running import (
+    Arrays,
+    as_function,
+    check_command,
+    check_head,
+    head_of,
+    labels_of,
+    problem_type_of,
+)
 
 Backend = Literal["auto", "tf"] | BackendChoice
 BACKENDS: tuple[str, ...] = tuple(dict.fromkeys((*get_args(Literal["auto", "tf"]), *get_args(BackendChoice))))
@@ -193,26 +201,27 @@ def _checkpoint(name: str, folder: Path, form: Form, command: str | None) -> Tas
     if command != "embed":
         config = folder / "config.json"
         head = (named_head(config) if config.is_file() else None) or head_in(found.state) or ENCODER
+        check_head(name, head, command)
         lacking = [tensor for tensor in head.required if tensor not in found.state]
         if lacking:
             raise CheckpointError(
                 f"{name} is a Bert{head.suffix} without {', '.join(lacking)}; train it before you ask it"
             )
-    tokenizer = _tokenizer(name, folder, found.vocabulary, found.lower_case)
+    tokenizer = _tokenizer(name, folder, form, found.vocabulary, found.lower_case)
     if head == ENCODER:
         encoder = build_encoder(BertEncoder, found.config, found.state, folder, mlm=False)
         run, own = as_function(encoder), encoder.config
     else:
         model = build_head(class_of(head), found.config, found.state, folder)
         run, own = model.predict_on_batch, model.config
-    loaded = TaskModel(name, folder, own, tokenizer, head, run)
-    check_command(loaded, command)
-    return loaded
+    return TaskModel(name, folder, own, tokenizer, head, run)
 
 
-def _tokenizer(name: str, folder: Path, vocabulary: Path | None, lower_case: bool | None) -> BertTokenizer:
+def _tokenizer(
+    name: str, folder: Path, form: Form, vocabulary: Path | None, lower_case: bool | None
+) -> BertTokenizer:
     """The tokenizer of a checkpoint; TF-Hub's lies in the SavedModel's assets."""
-    if vocabulary is not None and lower_case is not None:
+    if form == "saved_model" and vocabulary is not None and lower_case is not None:
         return BertTokenizer(
             Vocabulary.from_file(vocabulary), TextOptions(dialect="tf_text", lower_case=lower_case)
         )

@@ -92,10 +92,15 @@ def check_command(model: Any, command: str | None) -> None:
     Raises:
         TaskError: It is for another one; says which.
     """
-    head = head_of(model)
+    check_head(
+        getattr(model, "name", None) or getattr(model, "directory", "the model"), head_of(model), command
+    )
+
+
+def check_head(name: object, head: HeadSpec | None, command: str | None) -> None:
+    """`check_command` of a model that is not loaded yet."""
     if head is None or command is None or command in head.commands:
         return
-    name = getattr(model, "name", None) or getattr(model, "directory", "the model")
     fits = f"it is for {', '.join(head.commands)}" if head.commands else "no command asks it"
     raise TaskError(f"{name} has the head {head.name}, which cannot {command}; {fits}")
 
