@@ -230,32 +230,22 @@ def test_a_dry_run_asks_no_hub(hub: FakeHub, encoder: BertEncoder, tmp_path: Pat
     assert "owner/small" not in hub.repos
 
 
-def exported(root: Path) -> Path:
-    """A checkpoint and its artifact for the CPU, both in one directory."""
+@pytest.mark.parametrize("beside", [False, True])
+def test_an_artifact_on_the_hub_is_asked_as_a_local_one(hub: FakeHub, tmp_path: Path, beside: bool) -> None:
+    """Alone in its repository, or beside the weights that it was made from."""
     model = BertForSequenceClassification(tiny_bert.config(initializer_range=0.3), labels=["x", "y"])
-    model.save_pretrained(root / "model")
-    tiny_bert.tokenizer().save_pretrained(root / "model")
-    export_onnx(root / "model", root / "onnx", check=False)
-    return root
-
-
-def test_an_artifact_on_the_hub_is_asked_as_a_local_one(hub: FakeHub, tmp_path: Path) -> None:
-    """Alone in its repository, and beside the checkpoint that it was made from."""
-    alone, both = exported(tmp_path / "a"), exported(tmp_path / "b")
-    push_to_hub(alone / "onnx", "owner/onnx", token=hub.token)
-    (both / "model" / "model.safetensors").rename(both / "onnx" / "model.safetensors")
-    push_to_hub(both / "onnx", "owner/both", token=hub.token)
-    assert isinstance(pull_from_hub("owner/onnx"), NpuModel)
-    for repo, backend, runs_on in (
-        ("owner/onnx", "auto", "onnx"),
-        ("owner/both", "onnx", "onnx"),
-        ("owner/both", "tf", "tf"),
-    ):
-        with tasks.load(repo, "classify", backend) as loaded:  # type: ignore[arg-type]
-            assert loaded.runs_on == runs_on
-            (found,) = tasks.classify(loaded, "anna ran")
-        where = alone if repo == "owner/onnx" else both
-        with tasks.load(where / "onnx", backend="onnx") as local:
-            (expected,) = tasks.classify(local, "anna ran")
+    model.save_pretrained(tmp_path / "model")
+    tiny_bert.tokenizer().save_pretrained(tmp_path / "model")
+    export_onnx(tmp_path / "model", tmp_path / "onnx", check=False)
+    if beside:
+        (tmp_path / "model" / "model.safetensors").rename(tmp_path / "onnx" / "model.safetensors")
+    push_to_hub(tmp_path / "onnx", "owner/name", token=hub.token)
+    expected = tasks.classify(model, tiny_bert.tokenizer(), "anna ran")[0]
+    for backend in ("onnx", "tf") if beside else ("auto", "onnx"):
+        with tasks.load("owner/name", "classify", backend) as loaded:  # type: ignore[arg-type]
+            assert loaded.runs_on == ("tf" if backend == "tf" else "onnx")
+            found = tasks.classify(loaded, "anna ran")[0]
         assert [one.label for one in found] == [one.label for one in expected]
         assert [one.score for one in found] == pytest.approx([one.score for one in expected], abs=1e-5)
+    if not beside:
+        assert isinstance(pull_from_hub("owner/name"), NpuModel)
