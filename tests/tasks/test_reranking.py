@@ -44,7 +44,7 @@ def check(directory: Path, theirs: Any, backend: Any) -> None:
     expected = theirs.rank(QUERY, TEXTS)
     with tasks.load(directory, "rerank", backend) as model:
         found = tasks.rerank(model, QUERY, TEXTS, batch_size=4)
-        assert tasks.rerank(model, QUERY, TEXTS, 2) == found[:2]
+        assert tasks.rerank(model, QUERY, TEXTS, 2, batch_size=4) == found[:2]
     scores = {one["corpus_id"]: float(one["score"]) for one in expected}
     assert {one.index for one in found} == set(scores)
     assert [one.score for one in found] == sorted((one.score for one in found), reverse=True)

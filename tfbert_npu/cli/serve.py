@@ -9,8 +9,8 @@ import socket
 import click
 
 from tfbert_npu.cli import asking
-from tfbert_npu.errors import TfbertNpuError, require
-from tfbert_npu.tasks.loading import Backend
+from tfbert_npu.errors import TaskError, TfbertNpuError, require
+from tfbert_npu.tasks.loading import Backend, TaskModel, load
 from tfbert_npu.tasks.sentence_encoder import SentenceEncoder
 
 
@@ -39,10 +39,11 @@ def serve(
     max_queue: int,
     timeout: float,
 ) -> None:
-    """Serve sentence vectors of MODEL: directories, hub repositories or artifacts.
+    """Serve sentence vectors of MODEL, or the scores of a classifier or cross-encoder.
 
-    The routes are OpenAI's /v1/embeddings and /v1/models, Text Embeddings Inference's /embed, /tokenize and
-    /info, Ollama's /api/embed, /health, and Prometheus' /metrics. The first MODEL is the default. If the
+    MODEL are directories, hub repositories or artifacts. The routes are OpenAI's /v1/embeddings and
+    /v1/models, Text Embeddings Inference's /embed, /rerank, /predict, /tokenize and /info, Ollama's
+    /api/embed, /health, and Prometheus' /metrics. The first MODEL of its kind is the default. If the
     environment has TFBERT_NPU_API_KEY, clients must send it.
 
     Example: tfbert-npu serve minilm-rk3588 --workers 3
@@ -60,7 +61,7 @@ def serve(
         ) from error
     with listener:
         logging.basicConfig(level=logging.INFO, format="%(message)s")
-        loaded: dict[str, SentenceEncoder | str] = {name: _load(name, backend) for name in models}
+        loaded: dict[str, SentenceEncoder | TaskModel | str] = {name: _load(name, backend) for name in models}
         if all(isinstance(model, str) for model in loaded.values()):
             raise click.ClickException("; ".join(map(str, loaded.values())))
         service = Service(
@@ -76,10 +77,13 @@ def serve(
         uvicorn.Server(config).run(sockets=[listener])
 
 
-def _load(name: str, backend: Backend) -> SentenceEncoder | str:
+def _load(name: str, backend: Backend) -> SentenceEncoder | TaskModel | str:
     """The model, or why it cannot be loaded: the others serve on."""
     try:
-        return SentenceEncoder.from_pretrained(name, backend)
+        try:
+            return load(name, "classify", backend)
+        except TaskError:
+            return SentenceEncoder.from_pretrained(name, backend)
     except (TfbertNpuError, OSError, ValueError) as error:
         click.echo(f"tfbert-npu: {name} is not served: {error}", err=True)
         return str(error)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import hmac
 import json
 import logging
@@ -11,6 +10,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -30,34 +30,17 @@ from starlette.routing import Route
 
 from tfbert_npu.errors import TfbertNpuError
 from tfbert_npu.serve.batching import Batcher, How, QueueFullError, StoppingError, TextOrIds
+from tfbert_npu.serve.replies import Limits, RefusedError, error_reply, listed, openai_vector
 from tfbert_npu.serve.requests import OllamaRequest, OpenAIRequest, TeiRequest
+from tfbert_npu.serve.scoring import Scorer, model_type, predict, rerank
+from tfbert_npu.tasks.loading import TaskModel
+from tfbert_npu.tasks.running import length_for
 from tfbert_npu.tasks.sentence_encoder import SentenceEncoder
 
 _LOG = logging.getLogger("tfbert_npu.serve")
 _RETRY_AFTER = {"Retry-After": "1"}
 _Body = TypeVar("_Body", bound=BaseModel)
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What one request may ask, and what may wait."""
-
-    texts: int = 2048
-    """Texts of a request; more are answered with 413."""
-    body: int = 4 * 2**20
-    """Bytes of a request; more are answered with 413."""
-    queue: int = 4096
-    """Texts that wait; more are answered with 429."""
-    timeout: float = 60.0
-    """Seconds of a request; then it is answered with 503."""
-
-
-class RefusedError(Exception):
-    """An answer other than 200."""
-
-    def __init__(self, status: int, message: str, headers: Mapping[str, str] | None = None) -> None:
-        super().__init__(message)
-        self.status, self.message, self.headers = status, message, headers
+_Kind = TypeVar("_Kind", SentenceEncoder, TaskModel)
 
 
 @dataclass
@@ -65,7 +48,7 @@ class Served:
     """A model and its queue; `failure` says why it could not be loaded."""
 
     name: str
-    encoder: SentenceEncoder | None
+    model: SentenceEncoder | TaskModel | None
     batcher: Batcher | None
     failure: str | None = None
 
@@ -74,7 +57,8 @@ class Service:
     """The models, and what the routes share.
 
     Args:
-        models: Encoders by name, or the sentence that says why one failed to load. The first is the default.
+        models: Encoders and classifiers by name, or the sentence that says why one failed to load. The first
+            of its kind is the default.
         workers: Threads for each model; as many as it has cores.
         batch_size: Texts of a call at most.
         limits: What is refused.
@@ -83,7 +67,7 @@ class Service:
 
     def __init__(
         self,
-        models: Mapping[str, SentenceEncoder | str],
+        models: Mapping[str, SentenceEncoder | TaskModel | str],
         *,
         workers: int = 1,
         batch_size: int = 32,
@@ -105,7 +89,7 @@ class Service:
                 self.models[name] = Served(name, None, None, model)
                 continue
             batcher = Batcher(
-                model,
+                Scorer(model) if isinstance(model, TaskModel) else model,
                 workers=workers,
                 batch_size=batch_size,
                 queue_size=self.limits.queue,
@@ -122,6 +106,8 @@ class Service:
             "/embed": self._tei,
             "/tokenize": self._tokenize,
             "/api/embed": self._ollama,
+            "/rerank": partial(rerank, self),
+            "/predict": partial(predict, self),
         }
         gets: dict[str, Callable[[Request], Awaitable[Response]]] = {
             "/v1/models": self._models,
@@ -141,9 +127,9 @@ class Service:
     async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:
         yield
         for one in self.models.values():
-            if one.batcher is not None and one.encoder is not None:
+            if one.batcher is not None and one.model is not None:
                 one.batcher.close()
-                one.encoder.close()
+                one.model.close()
 
     def _guarded(
         self, path: str, handler: Callable[[Request], Awaitable[Response]]
@@ -168,19 +154,19 @@ class Service:
                 self._check_key(request)
             return await handler(request)
         except RefusedError as refused:
-            return _error(path, refused.status, refused.message, refused.headers)
+            return error_reply(path, refused.status, refused.message, refused.headers)
         except QueueFullError as error:
-            return _error(path, 429, str(error), _RETRY_AFTER)
+            return error_reply(path, 429, str(error), _RETRY_AFTER)
         except StoppingError as error:
-            return _error(path, 503, str(error), _RETRY_AFTER)
+            return error_reply(path, 503, str(error), _RETRY_AFTER)
         except TimeoutError:
             seconds = f"{self.limits.timeout:g}"
-            return _error(path, 503, f"no answer within {seconds} s; ask again later", _RETRY_AFTER)
+            return error_reply(path, 503, f"no answer within {seconds} s; ask again later", _RETRY_AFTER)
         except ValueError as error:
-            return _error(path, 422, str(error))
+            return error_reply(path, 422, str(error))
         except TfbertNpuError as error:  # the backend failed
             _LOG.error(json.dumps({"route": path, "error": str(error)}))
-            return _error(path, 503, str(error), _RETRY_AFTER)
+            return error_reply(path, 503, str(error), _RETRY_AFTER)
 
     def _check_key(self, request: Request) -> None:
         if self._key is None:
@@ -189,7 +175,8 @@ class Service:
         if not hmac.compare_digest(given.encode(), self._key.encode()):
             raise RefusedError(401, "the API key is missing or wrong; send it as Authorization: Bearer KEY")
 
-    async def _body(self, request: Request, kind: type[_Body]) -> _Body:
+    async def body(self, request: Request, kind: type[_Body]) -> _Body:
+        """What a client sent, or a refusal that says what is wrong with it."""
         body = bytearray()
         async for chunk in request.stream():
             body += chunk
@@ -204,20 +191,34 @@ class Service:
             place = ".".join(str(part) for part in first["loc"] if isinstance(part, str)) or "the request"
             raise RefusedError(422, f"{place}: {first['msg']}") from None
 
-    def _model(self, name: str | None) -> tuple[SentenceEncoder, Batcher]:
+    def served(self, kind: type[_Kind], name: str | None = None) -> tuple[_Kind, Batcher]:
+        """The model of that name and kind, by default the first of its kind, and its queue.
+
+        Raises:
+            RefusedError: There is none, or it did not load.
+        """
         if name is not None and name not in self.models:
             raise RefusedError(404, f"there is no model {name!r}; known are {', '.join(self.models)}")
-        served = self.models[name] if name is not None else next(iter(self.models.values()))
-        if served.encoder is None or served.batcher is None:
-            raise RefusedError(503, f"the model {served.name} did not load: {served.failure}")
-        return served.encoder, served.batcher
+        asked = list(self.models.values()) if name is None else [self.models[name]]
+        for one in asked:
+            if isinstance(one.model, kind) and one.batcher is not None:
+                return one.model, one.batcher
+        for one in asked:
+            if one.failure is not None:
+                raise RefusedError(503, f"the model {one.name} did not load: {one.failure}")
+        gives = "scores; ask /rerank or /predict" if kind is SentenceEncoder else "vectors; ask /embed"
+        raise RefusedError(422, f"the model {asked[0].name} gives {gives}")
+
+    def check_number(self, texts: Sequence[object]) -> None:
+        """Refuse a request of too many texts."""
+        if len(texts) > self.limits.texts:
+            raise RefusedError(413, f"{len(texts)} texts are more than the {self.limits.texts} of a request")
 
     async def _embed(
         self, name: str | None, texts: Sequence[TextOrIds], how: How, truncate: bool | None = None
     ) -> tuple[np.ndarray, int]:
-        encoder, batcher = self._model(name)
-        if len(texts) > self.limits.texts:
-            raise RefusedError(413, f"{len(texts)} texts are more than the {self.limits.texts} of a request")
+        encoder, batcher = self.served(SentenceEncoder, name)
+        self.check_number(texts)
         if how.prompt_name is not None and how.prompt_name not in encoder.options.prompts:
             known = ", ".join(encoder.options.prompts) or "none"
             raise RefusedError(422, f"the model has no prompt {how.prompt_name!r}; known are {known}")
@@ -241,7 +242,7 @@ class Service:
         return encoder.count_tokens(texts)
 
     async def _openai(self, request: Request) -> Response:
-        body = await self._body(request, OpenAIRequest)
+        body = await self.body(request, OpenAIRequest)
         given = body.input
         texts: Sequence[TextOrIds]
         if isinstance(given, str):
@@ -250,7 +251,7 @@ class Service:
             texts = [given] if isinstance(given[0], int) else given
         vectors, tokens = await self._embed(body.model, texts, How(dimensions=body.dimensions))
         data = [
-            {"object": "embedding", "index": index, "embedding": _openai_vector(vector, body.encoding_format)}
+            {"object": "embedding", "index": index, "embedding": openai_vector(vector, body.encoding_format)}
             for index, vector in enumerate(vectors)
         ]
         usage = {"prompt_tokens": tokens, "total_tokens": tokens}
@@ -258,16 +259,16 @@ class Service:
         return JSONResponse({"object": "list", "data": data, "model": name, "usage": usage})
 
     async def _tei(self, request: Request) -> Response:
-        body = await self._body(request, TeiRequest)
+        body = await self.body(request, TeiRequest)
         how = How(body.prompt_name, body.normalize, body.dimensions)
-        vectors, _ = await self._embed(None, _listed(body.inputs), how, body.truncate)
+        vectors, _ = await self._embed(None, listed(body.inputs), how, body.truncate)
         return JSONResponse(vectors.tolist())
 
     async def _ollama(self, request: Request) -> Response:
         began = time.monotonic_ns()
-        body = await self._body(request, OllamaRequest)
+        body = await self.body(request, OllamaRequest)
         how = How(dimensions=body.dimensions)
-        vectors, tokens = await self._embed(body.model, _listed(body.input), how, body.truncate)
+        vectors, tokens = await self._embed(body.model, listed(body.input), how, body.truncate)
         return JSONResponse(
             {
                 "model": body.model,
@@ -279,11 +280,11 @@ class Service:
         )
 
     async def _tokenize(self, request: Request) -> Response:
-        body = await self._body(request, TeiRequest)
-        encoder, _ = self._model(None)
+        body = await self.body(request, TeiRequest)
+        encoder, _ = self.served(SentenceEncoder)
         tokenizer = encoder.tokenizer
         answers = []
-        for text in _listed(body.inputs):
+        for text in listed(body.inputs):
             ids, offsets = tokenizer.encode_with_offsets(text)
             pieces: list[dict[str, Any]] = [
                 {"id": one, "text": text[start:end], "special": False, "start": start, "stop": end}
@@ -308,16 +309,18 @@ class Service:
         return JSONResponse({"object": "list", "data": data})
 
     async def _info(self, request: Request) -> Response:
-        encoder, _ = self._model(None)
-        return JSONResponse(
-            {
-                "model_id": next(iter(self.models)),
+        name, one = next(iter(self.models.items()))
+        if isinstance(one.model, TaskModel):
+            longest = length_for(one.model, None, one.model.config.max_position_embeddings)
+            facts = {"model_type": model_type(one.model), "max_input_length": longest}
+        else:
+            encoder, _ = self.served(SentenceEncoder)
+            facts = {
                 "model_type": {"embedding": {"pooling": "+".join(encoder.options.pooling)}},
                 "max_input_length": encoder.max_seq_length,
-                "max_client_batch_size": self.limits.texts,
                 "dimensions": encoder.dimensions,
             }
-        )
+        return JSONResponse({"model_id": name, "max_client_batch_size": self.limits.texts, **facts})
 
     async def _health(self, request: Request) -> Response:
         failed = {name: served.failure for name, served in self.models.items() if served.failure}
@@ -326,24 +329,3 @@ class Service:
 
     async def _metrics(self, request: Request) -> Response:
         return Response(generate_latest(self.registry), media_type=CONTENT_TYPE_LATEST)
-
-
-def _listed(given: str | list[str]) -> list[str]:
-    return [given] if isinstance(given, str) else given
-
-
-def _openai_vector(vector: np.ndarray, encoding: str) -> str | list[float]:
-    if encoding == "base64":
-        return base64.b64encode(np.ascontiguousarray(vector, "<f4").tobytes()).decode()
-    return vector.tolist()
-
-
-def _error(path: str, status: int, message: str, headers: Mapping[str, str] | None = None) -> Response:
-    """The form that each client reads its error from."""
-    if path.startswith("/v1/"):
-        content: dict[str, Any] = {
-            "error": {"message": message, "type": "invalid_request_error", "code": status}
-        }
-    else:
-        content = {"error": message, "error_type": "validation" if status < 500 else "overloaded"}
-    return JSONResponse(content, status, headers=dict(headers or {}))

@@ -14,6 +14,8 @@ import numpy as np
 from tfbert_npu.errors import TfbertNpuError
 
 TextOrIds = str | Sequence[int]
+Item = TextOrIds | tuple[str, str | None]
+"""A text, its ids, or a text and its pair."""
 
 
 class Embedder(Protocol):
@@ -21,7 +23,7 @@ class Embedder(Protocol):
 
     def encode(
         self,
-        texts: Sequence[TextOrIds],
+        texts: Sequence[Any],
         prompt_name: str | None = None,
         normalize: bool | None = None,
         dimensions: int | None = None,
@@ -50,7 +52,7 @@ class How:
 
 @dataclass
 class _Waiting:
-    text: TextOrIds
+    text: Item
     length: int
     how: How
     result: Future[np.ndarray] = field(default_factory=Future)
@@ -96,7 +98,7 @@ class Batcher:
         """Texts that wait."""
         return len(self._waiting)
 
-    async def embed(self, texts: Sequence[TextOrIds], how: How, timeout: float) -> np.ndarray:
+    async def embed(self, texts: Sequence[Item], how: How, timeout: float) -> np.ndarray:
         """Embed the texts of one request.
 
         Args:
@@ -112,7 +114,7 @@ class Batcher:
             StoppingError: `close` was called.
             TimeoutError: The time is over.
         """
-        items = [_Waiting(text, len(text), how) for text in texts]
+        items = [_Waiting(text, _length(text), how) for text in texts]
         with self._changed:
             if self._stopping:
                 raise StoppingError("the service is stopping; ask another instance")
@@ -171,3 +173,10 @@ class Batcher:
                 continue
             for item, vector in zip(batch, vectors, strict=True):
                 item.result.set_result(vector)
+
+
+def _length(item: Item) -> int:
+    """How long it will take, about."""
+    if isinstance(item, tuple):
+        return sum(len(part) for part in item if isinstance(part, str))
+    return len(item)

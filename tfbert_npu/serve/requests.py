@@ -34,6 +34,30 @@ class TeiRequest(BaseModel):
     add_special_tokens: bool = True
 
 
+Sequence = Annotated[tuple[Text] | tuple[Text, Text], Field(union_mode="left_to_right")]
+"""A text, or a text and its pair."""
+
+
+class RerankRequest(BaseModel):
+    """`POST /rerank` of Text Embeddings Inference."""
+
+    model_config = ConfigDict(extra="ignore")
+    query: Text
+    texts: Annotated[list[Text], Field(min_length=1)]
+    raw_scores: bool = False
+    return_text: bool = False
+    truncate: bool | None = None
+
+
+class PredictRequest(BaseModel):
+    """`POST /predict` of Text Embeddings Inference."""
+
+    model_config = ConfigDict(extra="ignore")
+    inputs: Text | Sequence | Annotated[list[Sequence], Field(min_length=1)]
+    raw_scores: bool = False
+    truncate: bool | None = None
+
+
 class OllamaRequest(BaseModel):
     """`POST /api/embed` of Ollama."""
 

@@ -75,11 +75,12 @@ def classify(
         outputs = call(model, {name: array[:, :longest] for name, array in inputs.items()})
         logits = scores_of(outputs, "logits", "nsp_logits")
         check_labels(logits.shape[-1], names)
-        results += [_scored(row, names, kind) for row in logits]
+        results += [label_scores(row, names, kind) for row in logits]
     return results
 
 
-def _scored(logits: np.ndarray, names: Sequence[str], kind: str) -> list[Scored]:
+def label_scores(logits: np.ndarray, names: Sequence[str], kind: str) -> list[Scored]:
+    """Labels with the scores that logits [L] mean; see `classify` for `kind` and order."""
     if kind == "regression":
         return [Scored(name, float(value)) for name, value in zip(names, logits, strict=True)]
     if kind == "multi_label_classification":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -91,15 +91,41 @@ def pair_scores(
     batch_size: int = 32,
 ) -> np.ndarray:
     """The score of each text with the query, float64 [B], in their order; see `rerank`."""
+    scored = activated(model, activation)
+    texts = listed(texts)
+    return scored(pair_logits(model, [query] * len(texts), list(texts), seq_length, batch_size)[:, 0])
+
+
+def activated(model: TaskModel, activation: Activation | None = None) -> Callable[[np.ndarray], np.ndarray]:
+    """What makes scores of a cross-encoder's logits; see `rerank`."""
     activation = activation or activation_in(model.folder, model.config)
     if activation not in get_args(Activation):
         raise ValueError(f"activation must be one of {', '.join(get_args(Activation))}, got {activation!r}")
-    texts = listed(texts)
+    if activation == "identity":
+        return lambda logits: logits
+    return lambda logits: 0.5 * (1 + np.tanh(logits / 2))
+
+
+def pair_logits(
+    model: TaskModel,
+    texts: Sequence[str],
+    pairs: Sequence[str] | None,
+    seq_length: int | None = None,
+    batch_size: int = 32,
+) -> np.ndarray:
+    """A sequence classifier's logits of texts, or of pairs of texts, float64 [B, L].
+
+    Those of like length are computed together; of a pair that is too long the longer text is trimmed.
+    """
     if not texts:
-        return np.zeros(0)
+        return np.zeros((0, model.config.num_labels))
     longest = length_for(model, seq_length, model.config.max_position_embeddings)
     inputs = model.tokenizer(
-        [query] * len(texts), list(texts), longest, trimming="longest_first", padding="longest"
+        list(texts),
+        None if pairs is None else list(pairs),
+        longest,
+        trimming="longest_first",
+        padding="longest",
     )
     sizes = inputs["input_mask"].sum(axis=1)
     rows, types = (
@@ -108,8 +134,7 @@ def pair_scores(
     )
     pad_id = model.tokenizer.vocabulary.pad_id
     outputs = run(model, rows, types, batch_size=batch_size, pad_id=pad_id)
-    logits = np.array([scores_of(output, "logits")[0] for output in outputs], np.float64)
-    return logits if activation == "identity" else 0.5 * (1 + np.tanh(logits / 2))
+    return np.array([scores_of(output, "logits", "nsp_logits") for output in outputs], np.float64)
 
 
 def activation_in(folder: Path, config: BertConfig) -> Activation:
