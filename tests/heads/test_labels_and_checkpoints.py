@@ -173,3 +173,12 @@ def test_mixed_bfloat16_keeps_variables_in_float32():
     assert {variable.dtype for variable in model.trainable_variables} == {"float32"}
     model.compile("adam")
     model.fit(INPUTS, np.array([1]), verbose=0)
+
+
+@pytest.mark.parametrize("texts", [["a text", "another"], "a text"])
+def test_fit_and_predict_say_what_to_do_with_texts(texts) -> None:
+    model = BertForSequenceClassification(CONFIG, labels=["x", "y"])
+    model.compile()
+    for method in (model.fit, model.predict):
+        with pytest.raises(ValueError, match="take word ids, not texts; pass BertTokenizer's"):
+            method(texts)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -28,6 +29,7 @@ from tfbert_npu.rknn.time_model import predicted
 from tfbert_npu.rknn.toolchain.environment import Toolchain
 
 COSTS = "cost.json"
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -185,6 +187,10 @@ def _write_support(
                 (directory / name).parent.mkdir(exist_ok=True)
                 shutil.copyfile(path, directory / name)
                 support.append((name, "tokenizer"))
+    else:
+        _LOG.warning(
+            "the model came without a vocabulary, so no command can ask the artifact; pass tokenizer="
+        )
     return support
 
 

@@ -172,6 +172,16 @@ class BertHead(keras.Model):
             loss_weights = self.default_loss_weights() if loss_weights is None else loss_weights
         super().compile(optimizer=optimizer, loss=loss, loss_weights=loss_weights, **kwargs)
 
+    def fit(self, x: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """`keras.Model.fit`, with a word on texts."""
+        _refuse_texts(x)
+        return super().fit(x, *args, **kwargs)
+
+    def predict(self, x: Any, *args: Any, **kwargs: Any) -> Any:
+        """`keras.Model.predict`, with a word on texts."""
+        _refuse_texts(x)
+        return super().predict(x, *args, **kwargs)
+
     def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
         # To learn a batch's shapes Keras averages it over the replicas, which fails for a dict over several
         # machines; the part of a single replica says as much.
@@ -279,6 +289,16 @@ class BertHead(keras.Model):
         from tfbert_npu.checkpoints.head_files import save_head
 
         save_head(self, directory)
+
+
+def _refuse_texts(x: Any) -> None:
+    """Keras' own error about a list of texts names one of its adapters."""
+    one = x[0] if isinstance(x, list | tuple) and x else x
+    if isinstance(one, str | bytes):
+        raise ValueError(
+            "fit and predict take word ids, not texts; pass BertTokenizer's or BertPreprocessor's arrays, "
+            "put a BertPreprocessor before the model, or ask tasks.classify and the other tasks"
+        )
 
 
 def with_labels(
