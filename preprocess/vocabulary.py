@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from tfbert_npu._files import refuse_pointer
 from tfbert_npu.errors import VocabularyError
 
 REQUIRED_TOKENS = ("[UNK]", "[CLS]", "[SEP]", "[PAD]")
@@ -186,6 +187,7 @@ def _read_text(path: Path) -> str:
         raise VocabularyError(
             f"{path} is {size / 1e6:.0f} MB; no BERT vocabulary is larger than {_MAX_BYTES / 1e6:.0f} MB"
         )
+    refuse_pointer(path)
     try:
         return path.read_bytes().decode("utf-8")
     except UnicodeDecodeError as error:

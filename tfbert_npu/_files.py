@@ -8,6 +8,27 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from tfbert_npu.errors import GitLfsPointerError
+
+_POINTER = b"version https://git-lfs"
+
+
+def refuse_pointer(path: str | os.PathLike[str]) -> None:
+    """Say so if a file that should hold a model, or a part of one, is git-lfs's pointer to it.
+
+    Raises:
+        GitLfsPointerError: It is one.
+    """
+    try:
+        with open(path, "rb") as stream:
+            begins = stream.read(len(_POINTER))
+    except OSError:
+        return  # whoever reads it says why that fails
+    if begins == _POINTER:
+        raise GitLfsPointerError(
+            f"{os.fspath(path)} is a git-lfs pointer, not the file itself; run git lfs pull in its directory"
+        )
+
 
 @contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:

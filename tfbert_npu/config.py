@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import warnings
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from tfbert_npu._files import refuse_pointer
 from tfbert_npu.errors import CheckpointError
 
 ModelType = Literal["bert", "distilbert"]
@@ -216,9 +218,15 @@ class BertConfig:
         try:
             values = json.loads(file.read_text(encoding="utf-8-sig"))
         except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+            refuse_pointer(file)
             raise CheckpointError(f"{file} is not JSON ({error}); download the file again") from error
         if not isinstance(values, dict):
             raise CheckpointError(f"{file} must hold a JSON object, not a {type(values).__name__}")
+        if str(values.get("module", "")).split(".")[0] in ("keras_hub", "keras_nlp"):
+            raise CheckpointError(
+                f"{file} belongs to a preset of keras-hub, whose weights are not read here; load the Hugging "
+                "Face checkpoint that it was made from"
+            )
         try:
             return cls._from_google(values) if source == "google" else cls._from_huggingface(values)
         except (TypeError, ValueError) as error:
@@ -343,6 +351,13 @@ def _labels(values: Mapping[str, Any]) -> tuple[str, ...] | None:
         by_index = {int(index): str(label) for index, label in labels.items()}
     except (AttributeError, TypeError, ValueError) as error:
         raise ValueError(f"id2label must map class indices to names, got {labels!r}") from error
+    if len(by_index) == len(labels) and sorted(by_index) == list(range(1, len(by_index) + 1)):
+        warnings.warn(
+            f"id2label numbers its labels from 1, so that the first class has no name; they are left aside, "
+            f"and the classes are called LABEL_0 to LABEL_{len(by_index) - 1}",
+            stacklevel=4,
+        )
+        return tuple(f"LABEL_{index}" for index in range(len(by_index)))
     if len(by_index) < len(labels) or sorted(by_index) != list(range(len(by_index))):
         raise ValueError(f"id2label must number its labels 0 to {len(by_index) - 1}, got {sorted(by_index)}")
     return tuple(by_index[index] for index in range(len(by_index)))

@@ -30,6 +30,10 @@ class ArtifactError(TfbertNpuError, ValueError):
     """An artifact directory, or a file in it, is damaged, incomplete or made for something else."""
 
 
+class GitLfsPointerError(CheckpointError, VocabularyError, ArtifactError):
+    """A file is git-lfs's pointer to a file that was not fetched."""
+
+
 def require(module: str, extra: str) -> ModuleType:
     """Import `module`, or say which extra of this package brings it.
 

@@ -61,7 +61,7 @@ def test_a_saved_model() -> None:
 
 
 def test_a_tf1_checkpoint() -> None:
-    assert wanted(GOOGLE) == ("google", set(GOOGLE) - {"bert_model.ckpt.meta", "checkpoint"})
+    assert wanted(GOOGLE) == ("google", set(GOOGLE) - {"bert_model.ckpt.meta"})
     assert wanted(GOOGLE, "preprocessor") == ("google", {"bert_config.json", "vocab.txt"})
     with pytest.raises(CheckpointError, match=r"missing: bert_model.ckpt.data-00001-of-00002"):
         find_layout(["bert_config.json", "m.index", "bert_model.ckpt.data-00000-of-00002"])
@@ -71,6 +71,7 @@ def test_safetensors_come_first_and_pickles_last() -> None:
     assert wanted([*HF, *FIVE, *SAVED, *GOOGLE])[0] == "huggingface"
     assert wanted(["config.json", "pytorch_model.bin", "model.rknn"])[0] == "npu"
     assert wanted(["config.json", "model.safetensors", "model.rknn"])[0] == "huggingface"
+    assert wanted(["config.json", "pytorch_model.bin", "tf_model.h5"])[0] == "tensorflow"
     assert wanted(["config.json", "pytorch_model.bin"]) == ("pytorch", {"config.json", "pytorch_model.bin"})
 
 
@@ -87,8 +88,8 @@ def test_the_one_folder_that_holds_a_model() -> None:
         ([], "no model of a known form"),
         (["config.json"], "a config.json but no weights"),
         (
-            ["config.json", "tf_model.h5", "flax_model.msgpack"],
-            r"\(tf_model.h5\), Flax weights \(flax_mod.*once",
+            ["config.json", "model.weights.h5", "flax_model.msgpack"],
+            r"Flax weights \(flax_mod.*a preset of keras-hub \(model.weights.h5\).*once",
         ),
         (
             ["a/config.json", "a/model.safetensors", "b/saved_model.pb"],

@@ -11,7 +11,7 @@ from importlib.resources import files
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
-from tfbert_npu._files import replacing
+from tfbert_npu._files import refuse_pointer, replacing
 from tfbert_npu.artifact.hashing import sha256_of
 from tfbert_npu.errors import ArtifactError
 
@@ -155,6 +155,7 @@ class Manifest:
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
         except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+            refuse_pointer(path)
             raise ArtifactError(f"{path} is not JSON ({error}); export or copy it again") from error
         if isinstance(values, dict) and values.get("format_version", 0) != FORMAT_VERSION:
             raise ArtifactError(
@@ -190,6 +191,7 @@ class Manifest:
                 raise ArtifactError(f"{path} is missing; copy or export the directory again")
             size = path.stat().st_size
             if size != entry.size:
+                refuse_pointer(path)
                 raise ArtifactError(
                     f"{path} has {size} bytes, not the {entry.size} of the manifest; copy or export it again"
                 )

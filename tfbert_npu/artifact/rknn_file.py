@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tfbert_npu._files import refuse_pointer
 from tfbert_npu.artifact.flatbuffer import Table
 from tfbert_npu.artifact.manifest import TensorSpec
 from tfbert_npu.errors import ArtifactError
@@ -62,6 +63,7 @@ def read_rknn(path: str | os.PathLike[str]) -> RknnFile:
     """
     path = Path(path)
     size = path.stat().st_size
+    refuse_pointer(path)
     if size < _PAYLOAD + 8:
         raise ArtifactError(
             f"{path} is no .rknn file or truncated: it has {size} bytes; export or copy it again"

@@ -11,7 +11,7 @@ from typing import Any
 from tfbert_npu.checkpoints.names import encoder_rows, head_rows, head_shapes
 from tfbert_npu.checkpoints.pretrained import saved_names, write_directory
 from tfbert_npu.checkpoints.reading import read_pretrained
-from tfbert_npu.checkpoints.state import State, check_state
+from tfbert_npu.checkpoints.state import State, check_state, warn_left_aside
 from tfbert_npu.checkpoints.variables import assign, extract, rows_of
 from tfbert_npu.config import BertConfig, ProblemType
 from tfbert_npu.errors import CheckpointError
@@ -74,9 +74,10 @@ def build_head(
     rows = [row for row in rows if row.name not in new]
     own_rows = [row for row in own_rows if row.name not in new]
     try:
-        check_state(state, (*rows, *own_rows), config, sizes)
+        left_aside = check_state(state, (*rows, *own_rows), config, sizes)
     except CheckpointError as error:
         raise CheckpointError(f"{origin}: {error}") from error
+    warn_left_aside(origin, left_aside)
     if new:
         warnings.warn(
             f"{origin} does not hold {', '.join(sorted(new))}; these start from new weights, so train the "

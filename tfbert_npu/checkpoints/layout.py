@@ -11,14 +11,14 @@ from typing import Literal
 from tfbert_npu.errors import CheckpointError
 
 Component = Literal["auto", "encoder", "preprocessor", "model"]
-Form = Literal["huggingface", "saved_model", "google", "pytorch", "npu"]
+Form = Literal["huggingface", "saved_model", "google", "pytorch", "tensorflow", "npu"]
 
 _TOKENIZER = ("vocab.txt", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 _SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<total>\d{5})(?P<suffix>\.\w+)")
 _ELSEWHERE = {
-    "tf_model.h5": "TensorFlow weights of old transformers",
     "flax_model.msgpack": "Flax weights",
     "model.onnx": "an ONNX model",
+    "model.weights.h5": "a preset of keras-hub",
     "tf1_saved_model": "a TensorFlow 1 module",
     "model.keras": "a Keras model",
 }
@@ -36,7 +36,7 @@ class Layout:
 def find_layout(
     files: Sequence[str], component: Component = "auto", *, artifact_first: bool = False
 ) -> Layout:
-    """Find out what is there, the best form first: safetensors, SavedModel, TF1 checkpoint, artifact, pickle.
+    """Find out what is there, the best form first.
 
     Args:
         files: POSIX paths of all files of the repository. Where the root holds no model but exactly one
@@ -130,11 +130,15 @@ def _layout_of(files: Sequence[str], component: Component) -> tuple[Form, list[s
             return "huggingface", ["config.json", *weights, *tokenizer]
     if "bert_config.json" in names:
         checkpoint = [f for f in files if re.fullmatch(r"[^/]+\.(index|data-\d{5}-of-\d{5})", f)]
+        state = ["checkpoint"] if "checkpoint" in names else []
         if any(file.endswith(".index") for file in checkpoint):
-            return "google", ["bert_config.json", *_complete(checkpoint), *tokenizer[:1]]
+            return "google", ["bert_config.json", *state, *_complete(checkpoint), *tokenizer[:1]]
     if "config.json" in names:
         if (artifact := _artifact(files)) is not None:
             return "npu", artifact
+        h5 = _sharded(names, "tf_model", ".h5")
+        if h5:
+            return "tensorflow", ["config.json", *h5, *tokenizer]
         pickles = _sharded(names, "pytorch_model", ".bin")
         if pickles:
             return "pytorch", ["config.json", *pickles, *tokenizer]
@@ -203,6 +207,6 @@ def _nothing_known(files: Iterable[str], component: Component) -> str:
     if "config.json" in names:
         return "there is a config.json but no weights beside it (model.safetensors); download the model again"
     return (
-        "there is no model of a known form; known are config.json with model.safetensors, a TF2 SavedModel, "
-        "Google's bert_config.json with bert_model.ckpt.*, and RKNN artifacts"
+        "there is no model of a known form; known are config.json with model.safetensors or tf_model.h5, a "
+        "TF2 SavedModel, Google's bert_config.json with bert_model.ckpt.*, and RKNN artifacts"
     )

@@ -14,7 +14,7 @@ from tfbert_npu._files import replacing
 from tfbert_npu.checkpoints.names import Row, encoder_rows, pooler_rows
 from tfbert_npu.checkpoints.reading import read_pretrained
 from tfbert_npu.checkpoints.safetensors_files import SINGLE
-from tfbert_npu.checkpoints.state import State, check_state, has_mlm_head, has_pooler
+from tfbert_npu.checkpoints.state import State, check_state, has_mlm_head, has_pooler, warn_left_aside
 from tfbert_npu.checkpoints.variables import assign, extract, rows_of
 from tfbert_npu.config import BertConfig
 from tfbert_npu.errors import CheckpointError
@@ -72,9 +72,10 @@ def build_encoder(
         if mlm is None:
             mlm = has_mlm_head(state)
         encoder = cls(config, add_pooler=add_pooler, mlm=mlm, **kwargs)
-        check_state(state, rows_of(encoder), config)
+        left_aside = check_state(state, rows_of(encoder), config)
     except CheckpointError as error:
         raise CheckpointError(f"{origin}: {error}") from error
+    warn_left_aside(origin, left_aside)
     encoder.build()
     assign(encoder, rows_of(encoder), state)
     return encoder

@@ -14,6 +14,7 @@ from tfbert_npu.checkpoints.layout import Form, Layout, find_layout
 from tfbert_npu.checkpoints.repository import local_directory
 from tfbert_npu.checkpoints.safetensors_files import read_tensors
 from tfbert_npu.checkpoints.state import to_state
+from tfbert_npu.checkpoints.tensorflow_weights import read_h5
 from tfbert_npu.config import BertConfig
 from tfbert_npu.errors import CheckpointError
 from tfbert_npu.heads import ENCODER, HeadSpec, head_of_class
@@ -25,8 +26,8 @@ def read_pretrained(dir_or_repo: str | os.PathLike[str], **hub_options: Any) -> 
 
     Args:
         dir_or_repo: A directory or the id of a hub repository that holds, the first found counts, a Hugging
-            Face checkpoint, a TF-Hub encoder, Google's TensorFlow 1 checkpoint, or `pytorch_model.bin`; in
-            its root or in its one folder that holds a model.
+            Face checkpoint, a TF-Hub encoder, Google's TensorFlow 1 checkpoint, `tf_model.h5` or
+            `pytorch_model.bin`; in its root or in its one folder that holds a model.
         **hub_options: `revision`, `token`, `cache_dir`, `local_files_only`; see `local_directory`.
 
     Raises:
@@ -72,6 +73,8 @@ def read_form(folder: Path, form: Form) -> Checkpoint:
     try:
         if form == "huggingface":
             return Checkpoint(config, to_state(read_tensors(folder), config))
+        if form == "tensorflow":
+            return Checkpoint(config, to_state(read_h5(folder), config))
         from tfbert_npu.checkpoints.pytorch import read_pickles
 
         return Checkpoint(config, to_state(read_pickles(folder), config))
@@ -102,8 +105,9 @@ def layout_in(files: Sequence[str], name: str, *, artifact_first: bool = False) 
     try:
         return find_layout(files, "encoder", artifact_first=artifact_first)
     except CheckpointError as error:
-        if any(file == "config.json" or file.endswith(".safetensors") for file in files):
-            return Layout("huggingface", "", ("config.json",))  # its reader says what it lacks
+        there = [file for file in files if file == "config.json" or file.endswith(".safetensors")]
+        if there:
+            return Layout("huggingface", "", tuple(there))  # its reader says what it lacks
         if not files:
             raise FileNotFoundError(f"{name} is empty: {error}") from error
         raise CheckpointError(f"{name}: {error}") from error
@@ -111,11 +115,11 @@ def layout_in(files: Sequence[str], name: str, *, artifact_first: bool = False) 
 
 def _wanted_files(layout: Layout) -> list[str]:
     """The files to download: those of the form, without a tokenizer's."""
-    if layout.form not in ("huggingface", "pytorch"):
+    if layout.form not in ("huggingface", "pytorch", "tensorflow"):
         return list(layout.files)
     names = {path: PurePosixPath(path).name for path in layout.files}
     return [
         path
         for path, name in names.items()
-        if name == "config.json" or re.search(r"\.(safetensors|bin)", name)
+        if name == "config.json" or re.search(r"\.(safetensors|bin|h5)", name)
     ]

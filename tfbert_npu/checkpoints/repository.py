@@ -18,7 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from tfbert_npu._files import replacing
+from tfbert_npu._files import refuse_pointer, replacing
 from tfbert_npu.errors import CheckpointError
 from tfbert_npu.paths import list_files
 
@@ -66,8 +66,9 @@ def local_directory(
     choose = wanted if callable(wanted) else _matching(wanted)
     path = Path(repo_or_dir).expanduser()
     if path.is_dir():
-        if callable(wanted):
-            choose(list_files(path))
+        files = list_files(path) if callable(wanted) else [file.name for file in path.iterdir()]
+        for file in choose(files):
+            refuse_pointer(path / file)
         return path
     # huggingface_hub takes half a second to import, and most directories are local.
     from huggingface_hub.errors import HFValidationError

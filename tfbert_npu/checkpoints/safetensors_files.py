@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from safetensors import SafetensorError, deserialize, safe_open
 
+from tfbert_npu.checkpoints.tensorflow_names import from_tensorflow
 from tfbert_npu.errors import CheckpointError
 
 SINGLE = "model.safetensors"
@@ -28,7 +29,7 @@ def read_tensors(directory: Path) -> dict[str, np.ndarray]:
     if not (directory / INDEX).is_file():
         raise FileNotFoundError(f"{directory} holds neither {SINGLE} nor {INDEX}")
     tensors: dict[str, np.ndarray] = {}
-    for name, promised in sorted(_files_of_index(directory / INDEX).items()):
+    for name, promised in sorted(files_of_index(directory / INDEX).items()):
         if not (directory / name).is_file():
             raise FileNotFoundError(f"{directory} lacks {name}, which {INDEX} names; download it again")
         content = _read_file(directory / name)
@@ -39,12 +40,17 @@ def read_tensors(directory: Path) -> dict[str, np.ndarray]:
     return tensors
 
 
-def _files_of_index(path: Path) -> dict[str, set[str]]:
+def files_of_index(path: Path) -> dict[str, set[str]]:
+    """The files that an index names, each with its tensors.
+
+    Raises:
+        CheckpointError: The index is damaged, or names a file outside of its directory.
+    """
     try:
         weight_map = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
         pairs = [(str(tensor), str(file)) for tensor, file in weight_map.items()]
     except (AttributeError, KeyError, TypeError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise CheckpointError(f"{path} is no index of safetensors files; download it again") from error
+        raise CheckpointError(f"{path} is no index of weight files; download it again") from error
     files: dict[str, set[str]] = {}
     for tensor, file in pairs:
         if PurePosixPath(file).name != file or "\\" in file:
@@ -56,6 +62,7 @@ def _files_of_index(path: Path) -> dict[str, set[str]]:
 def _read_file(path: Path) -> dict[str, np.ndarray]:
     try:
         with safe_open(path, framework="numpy") as file:
+            from_tf = (file.metadata() or {}).get("format") == "tf"
             dtypes = {name: file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118
             # numpy has no bfloat16 of its own, so those tensors are taken as raw bytes below.
             tensors = {name: file.get_tensor(name) for name, dtype in dtypes.items() if dtype != "BF16"}
@@ -67,6 +74,8 @@ def _read_file(path: Path) -> dict[str, np.ndarray]:
         raise CheckpointError(
             f"{path} is truncated or no safetensors file ({error}); download it again"
         ) from error
+    if from_tf:
+        tensors = from_tensorflow(tensors)
     return {
         name: tensor.astype(np.float32) if tensor.dtype == np.float16 else tensor
         for name, tensor in tensors.items()

@@ -19,7 +19,7 @@ from tfbert_npu.artifact.hashing import state_sha256
 from tfbert_npu.checkpoints.names import encoder_rows, pooler_rows
 from tfbert_npu.checkpoints.repository import local_directory
 from tfbert_npu.checkpoints.safetensors_files import read_tensors
-from tfbert_npu.checkpoints.state import State, check_state, has_pooler, to_state
+from tfbert_npu.checkpoints.state import State, check_state, has_pooler, to_state, warn_left_aside
 from tfbert_npu.config import BertConfig
 from tfbert_npu.errors import CheckpointError
 from tfbert_npu.export.keras_head import KerasHead, attach
@@ -149,13 +149,15 @@ def check_numbers(state: Mapping[str, np.ndarray]) -> None:
 def _from_directory(model: str | os.PathLike[str], head: HeadSpec | None) -> ExportSource:
     directory = local_directory(model, _WANTED)
     if not (directory / "config.json").is_file() or not any(directory.glob("*.safetensors")):
+        if head is None and (directory / "config.json").is_file():
+            head = _head_in(directory / "config.json")
         return _keras_side().from_another_form(model, head)
     config = BertConfig.from_json(directory / "config.json", source="huggingface")
     state = to_state(read_tensors(directory), config)
     if head is None:
         head = _head_in(directory / "config.json")
     rows = [*encoder_rows(config), *(pooler_rows(config) if has_pooler(state, config) else ())]
-    check_state(state, rows, config)
+    warn_left_aside(directory, check_state(state, rows, config))
     return ExportSource(config, state, head, directory if _has_vocabulary(directory) else None)
 
 

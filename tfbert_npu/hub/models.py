@@ -26,7 +26,7 @@ def pull_model(folder: Path, form: Form) -> Any:
     if form == "huggingface":
         return class_of(_named_head(folder)).from_pretrained(folder)
     checkpoint = read_form(folder, form)
-    return build_model(checkpoint, folder, _named_head(folder) if form == "pytorch" else None)
+    return build_model(checkpoint, folder, _named_head(folder) if form in ("pytorch", "tensorflow") else None)
 
 
 def build_model(checkpoint: Checkpoint, folder: Path, head: HeadSpec | None = None) -> Any:

@@ -7,6 +7,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from tfbert_npu._files import refuse_pointer
 from tfbert_npu.artifact import rk_transformers
 from tfbert_npu.artifact.embeddings import HostEmbeddings
 from tfbert_npu.artifact.hashing import sha256_of
@@ -82,6 +83,7 @@ class VerifiedFile:
         try:
             size = os.fstat(self._descriptor).st_size
             if size != model.size:
+                refuse_pointer(self.name)
                 raise ArtifactError(
                     f"{self.name} has {size} bytes, not the {model.size} of the manifest; "
                     "copy or export it again"
