@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import warnings
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from tfbert_npu._files import refuse_pointer
+from tfbert_npu._labels import MOST_LABELS, read_labels
 from tfbert_npu.errors import CheckpointError
 
 ModelType = Literal["bert", "distilbert"]
@@ -57,7 +57,6 @@ _DISTILBERT_KEYS = {
 }
 
 # A configuration is read before its weights are: one that no machine could hold must not be built first.
-_MOST_LABELS = 100_000
 
 _LIMITS = {
     "vocab_size": 10_000_000,
@@ -155,8 +154,8 @@ class BertConfig:
             labels = tuple(self.id2label)
             if not labels or not all(isinstance(label, str) for label in labels):
                 raise ValueError(f"id2label must name at least one label by a string, got {labels!r}")
-            if len(labels) > _MOST_LABELS:
-                raise ValueError(f"a model has at most {_MOST_LABELS} labels, got {len(labels)}")
+            if len(labels) > MOST_LABELS:
+                raise ValueError(f"a model has at most {MOST_LABELS} labels, got {len(labels)}")
             repeated = [label for label, count in Counter(labels).items() if count > 1]
             if repeated:
                 raise ValueError(
@@ -258,7 +257,7 @@ class BertConfig:
         known = _known_fields(values)
         known["model_type"] = model_type
         known["hidden_act"] = _activation(values.get("hidden_act", "gelu"), _HF_ACTIVATIONS)
-        known["id2label"] = _labels(values)
+        known["id2label"] = read_labels(values)
         known["score_activation"] = _score_activation(values)
         if known.get("pad_token_id") is None:
             known.pop("pad_token_id", None)
@@ -335,29 +334,3 @@ def _score_activation(values: Mapping[str, Any]) -> str | None:
     named = own.get("activation_fn") if isinstance(own, Mapping) else None
     named = named or values.get("sbert_ce_default_activation_function")
     return named if isinstance(named, str) else None
-
-
-def _labels(values: Mapping[str, Any]) -> tuple[str, ...] | None:
-    labels = values.get("id2label")
-    if labels is None:
-        number = values.get("num_labels")
-        if number is None:
-            return None
-        # Before a name is made for each of them.
-        if isinstance(number, bool) or not isinstance(number, int) or not 0 < number <= _MOST_LABELS:
-            raise ValueError(f"num_labels must be a whole number from 1 to {_MOST_LABELS}, got {number!r}")
-        return tuple(f"LABEL_{index}" for index in range(number))
-    try:
-        by_index = {int(index): str(label) for index, label in labels.items()}
-    except (AttributeError, TypeError, ValueError) as error:
-        raise ValueError(f"id2label must map class indices to names, got {labels!r}") from error
-    if len(by_index) == len(labels) and sorted(by_index) == list(range(1, len(by_index) + 1)):
-        warnings.warn(
-            f"id2label numbers its labels from 1, so that the first class has no name; they are left aside, "
-            f"and the classes are called LABEL_0 to LABEL_{len(by_index) - 1}",
-            stacklevel=4,
-        )
-        return tuple(f"LABEL_{index}" for index in range(len(by_index)))
-    if len(by_index) < len(labels) or sorted(by_index) != list(range(len(by_index))):
-        raise ValueError(f"id2label must number its labels 0 to {len(by_index) - 1}, got {sorted(by_index)}")
-    return tuple(by_index[index] for index in range(len(by_index)))
