@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import tfbert_npu
 from tfbert_npu import BertConfig, BertEncoder, BertForSequenceClassification, BertTokenizer, SentenceEncoder
-from tfbert_npu import Vocabulary, export_onnx, load_npu
+from tfbert_npu import Vocabulary, export_onnx, load_npu, tasks
 
 config = BertConfig(hidden_size=8)
 size: int = config.hidden_size
@@ -30,11 +30,19 @@ vectors: np.ndarray = SentenceEncoder(encoder, tokenizer).encode(["a"])
 name: str = export_onnx(encoder, "a.onnx").name
 with load_npu("artifact", "onnx") as npu:
     npu.stats()
+with tasks.load("artifact", "classify", backend="onnx") as model:
+    label: str = tasks.classify(model, "a text")[0][0].label
+    score: float = tasks.classify(model, tokenizer, ["a text"], seq_length=12)[0][0].score
+    word: str = tasks.ner(model, ["a text"])[0][0].word
+    best: int = tasks.rerank(model, "a query", ["a text"], top_k=1)[0].index
 """
 WRONG = {
     'tfbert_npu.BertConfig(hidden_size="8")': "arg-type",
     "tfbert_npu.BertTokenizer(vocab=1)": "call-arg",
     'tfbert_npu.load_npu("a", "cuda")': "arg-type",
+    'tfbert_npu.BertTokenizer.from_pretrained("a")("b", max_length=3)': "arg-type",
+    'tasks.classify(tasks.load("a"), "b", top_k=3)': "call-overload",
+    'tasks.ner(tasks.load("a"), "b")[0][0].no_such_attribute': "attr-defined",
     'tfbert_npu.SentenceEncoder.from_pretrained("a").encode("b").no_such_attribute': "attr-defined",
 }
 
@@ -65,8 +73,11 @@ def test_a_right_program_passes(installed: Path) -> None:
 
 
 def test_wrong_calls_are_found(installed: Path) -> None:
-    found = check(installed, "import tfbert_npu\n" + "".join(line + "\n" for line in WRONG))
-    for number, (line, code) in enumerate(WRONG.items(), start=2):
+    found = check(
+        installed,
+        "import tfbert_npu\nfrom tfbert_npu import tasks\n" + "".join(line + "\n" for line in WRONG),
+    )
+    for number, (line, code) in enumerate(WRONG.items(), start=3):
         assert f"program.py:{number}: error" in found, line
         assert f"[{code}]" in found, found
 

@@ -15,7 +15,7 @@ import pytest
 import tensorflow as tf
 import tiny_bert
 
-from tfbert_npu import export_onnx, export_saved_model, load_npu, pull_from_hub
+from tfbert_npu import export_onnx, export_saved_model, load_npu, pull_from_hub, tasks
 from tfbert_npu import heads as table
 from tfbert_npu.export import onnx_file
 from tfbert_npu.export.gate import GateError
@@ -144,3 +144,15 @@ def test_the_card(directory: Path) -> None:
     assert "pipeline_tag: text-classification" in card
     assert "BertForDepthRegression" in card
     assert 'component="model"' in card
+
+
+def test_a_task_is_asked_of_a_head_that_names_no_commands(model: BertHead) -> None:
+    """Its outputs tell whether they are a task's."""
+    tokenizer = tiny_bert.tokenizer()
+    ((one,),) = tasks.classify(
+        model, tokenizer, "anna ran", labels=["depth"], problem_type="regression", seq_length=16
+    )
+    expected = np.asarray(model(tokenizer("anna ran", seq_length=16)))
+    assert one.score == pytest.approx(float(expected[0, 0]), abs=1e-5)
+    with pytest.raises(ValueError, match="the model gives logits and no start_logits"):
+        tasks.answer(model, tokenizer, "who?", "anna ran")

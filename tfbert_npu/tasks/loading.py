@@ -32,8 +32,8 @@ from tfbert_npu.tasks.running import (
     problem_type_of,
 )
 
-Backend = Literal["auto", "tf"] | BackendChoice
-BACKENDS: tuple[str, ...] = tuple(dict.fromkeys((*get_args(Literal["auto", "tf"]), *get_args(BackendChoice))))
+Backend = Literal["tf"] | BackendChoice
+BACKENDS: tuple[str, ...] = ("tf", *get_args(BackendChoice))
 
 P = ParamSpec("P")
 T = TypeVar("T")
