@@ -19,8 +19,10 @@ from tfbert_npu import (
     BertForQuestionAnswering,
     BertForSequenceClassification,
     BertForTokenClassification,
+    export_onnx,
     tasks,
 )
+from tfbert_npu.errors import TaskError
 
 LONGEST = max(length for _, length in SHAPES)
 LONG = "the cat ran in berlin. anna sat! " * 12  # far more than the longest shape takes
@@ -70,6 +72,34 @@ def test_the_npu_answers_as_the_cpu(exported: tuple[str, Path], board: Board) ->
             values, wanted_values = vars(item), vars(wanted)
             assert values.pop("score") == pytest.approx(wanted_values.pop("score"), abs=1e-4)
             assert values == wanted_values
+
+
+def test_an_artifact_with_a_fixed_number_of_masked_positions(tmp_path: Path) -> None:
+    config = tiny_bert.config(initializer_range=0.3)
+    model = BertForMaskedLM(config)
+    model.save_pretrained(tmp_path / "model")
+    tiny_bert.tokenizer().save_pretrained(tmp_path / "model")
+    export_onnx(tmp_path / "model", tmp_path / "two", masked_positions=2, check=False)
+    texts = ["anna [MASK]", "[MASK] sat in [MASK] " + "a dog " * 10]
+    expected = tasks.fill_mask(model, tiny_bert.tokenizer(), texts)
+    with tasks.load(tmp_path / "two", backend="onnx") as loaded:
+        found = tasks.fill_mask(loaded, texts)
+        with pytest.raises(ValueError, match="the artifact computes 2 masked_lm_positions for each text"):
+            tasks.fill_mask(loaded, "[MASK] [MASK] [MASK]")
+    for one, other in zip(found, expected, strict=True):
+        assert [[piece.token for piece in mask] for mask in one] == [
+            [piece.token for piece in mask] for mask in other
+        ]
+
+
+def test_an_artifact_without_hidden_states_gives_no_vectors(tmp_path: Path) -> None:
+    tiny_bert.write_checkpoint(tmp_path / "model")
+    export_onnx(tmp_path / "model", tmp_path / "pooled", outputs=["pooled_output"], check=False)
+    with (
+        tasks.load(tmp_path / "pooled", "embed", "onnx") as loaded,
+        pytest.raises(TaskError, match="the model gives pooled_output, default and no sequence_output"),
+    ):
+        tasks.embed(loaded, "anna ran")
 
 
 def test_what_a_command_costs_before_it_computes(tmp_path: Path) -> None:

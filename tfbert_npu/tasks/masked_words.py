@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from tfbert_npu.preprocess import BertTokenizer
+from tfbert_npu.runtime.model import NpuModel
 from tfbert_npu.tasks.loading import asks
 from tfbert_npu.tasks.running import Outputs, as_tokenizer, length_for, listed, run, scores_of, softmax
 
@@ -81,11 +82,17 @@ def fill_mask(
         rows.append(row)
         places.append(masks)
 
+    # An artifact may have been compiled to give scores at some positions only.
+    positions = places if isinstance(getattr(model, "npu", None) or model, NpuModel) else None
+
     def at_masks(row: int, output: Outputs) -> Outputs:
         logits = scores_of(output, "mlm_logits", "logits")
-        return {"logits": logits[places[row]]}  # a copy, so that the batch's can go
+        # A copy, so that the batch's can go.
+        return {"logits": logits[places[row] if positions is None else range(len(places[row]))]}
 
-    outputs = run(model, rows, batch_size=batch_size, pad_id=vocabulary.pad_id, keep=at_masks)
+    outputs = run(
+        model, rows, batch_size=batch_size, pad_id=vocabulary.pad_id, positions=positions, keep=at_masks
+    )
     return [
         [
             _best(tokenizer, row, place, scores, top_k)

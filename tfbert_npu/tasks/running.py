@@ -107,7 +107,7 @@ def check_head(name: object, head: HeadSpec | None, command: str | None) -> None
     raise TaskError(f"{name} has the head {head.name}, which cannot {command}; {fits}")
 
 
-def scores_of(outputs: Outputs, *names: str) -> np.ndarray:
+def scores_of(outputs: Arrays, *names: str) -> np.ndarray:
     """The first of these outputs that a model gives.
 
     Raises:
@@ -117,7 +117,7 @@ def scores_of(outputs: Outputs, *names: str) -> np.ndarray:
         if name in outputs:
             return outputs[name]
     raise TaskError(
-        f"the model gives {', '.join(outputs)} and no {names[0]}; take a model with a head for this task"
+        f"the model gives {', '.join(outputs)} and no {names[0]}; take a model, or export one, that gives it"
     )
 
 
@@ -126,13 +126,14 @@ def length_for(model: Any, seq_length: int | None, default: int = 128) -> int:
 
     The same on every backend, and no longer than the model has positions for.
     """
+    positions = getattr(getattr(model, "config", None), "max_position_embeddings", None)
     if seq_length is not None:
-        return seq_length
+        return min(seq_length, positions or seq_length)
     npu = getattr(model, "npu", None) or model
     manifest = getattr(npu, "manifest", None)
     shapes = [shape for file in manifest.rknn_files for shape in file.shapes] if manifest is not None else ()
     longest = max((length for _, length in shapes or getattr(npu, "shapes", ())), default=default)
-    return min(longest, getattr(getattr(model, "config", None), "max_position_embeddings", longest))
+    return min(longest, positions or longest)
 
 
 def listed(texts: str | Sequence[T]) -> Sequence[str | T]:
@@ -147,6 +148,7 @@ def run(
     *,
     batch_size: int = 32,
     pad_id: int = 0,
+    positions: Sequence[Sequence[int]] | None = None,
     keep: Callable[[int, Outputs], Outputs] = lambda row, outputs: outputs,
 ) -> Iterator[Outputs]:
     """Run a model over rows of word ids.
@@ -158,6 +160,7 @@ def run(
         types: Token types, as long as the rows; 0 by default.
         batch_size: Rows per call.
         pad_id: Id of `[PAD]`.
+        positions: The places of each row at which a masked language model gives scores, instead of at all.
         keep: Called with a row's number and its outputs as soon as they are there; what it gives is held
             until the row's turn. By default everything, which for a vocabulary's scores is megabytes a row.
 
@@ -171,6 +174,10 @@ def run(
     for first in range(0, len(order), batch_size):
         chosen = order[first : first + batch_size]
         inputs = pad([rows[i] for i in chosen], None if types is None else [types[i] for i in chosen], pad_id)
+        if positions is not None:
+            most = max(len(positions[i]) for i in chosen)
+            asked = [[*positions[i], *[0] * (most - len(positions[i]))] for i in chosen]
+            inputs[MLM_POSITIONS] = np.array(asked, np.int32)
         outputs = call(model, inputs)
         for place, index in enumerate(chosen):
             results[index] = keep(index, {name: array[place] for name, array in outputs.items()})

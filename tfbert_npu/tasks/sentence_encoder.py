@@ -19,7 +19,7 @@ from tfbert_npu.checkpoints.sentence_options import (
 )
 from tfbert_npu.preprocess import BertTokenizer
 from tfbert_npu.tasks.loading import Backend, TaskModel, load
-from tfbert_npu.tasks.running import as_function, check_command
+from tfbert_npu.tasks.running import as_function, check_command, scores_of
 
 TextOrIds = str | Sequence[int]
 Arrays = Mapping[str, np.ndarray]
@@ -238,7 +238,7 @@ class SentenceEncoder:
             chosen = order[start : start + step]
             width = -(-max(int(lengths[chosen].max()), 1) // _LENGTH_MULTIPLE) * _LENGTH_MULTIPLE
             batch = {name: np.ascontiguousarray(value[chosen, :width]) for name, value in inputs.items()}
-            states = np.asarray(self.run(batch)["sequence_output"], np.float32)
+            states = np.asarray(scores_of(self.run(batch), "sequence_output"), np.float32)
             rows.append(pool(states, batch["input_mask"], self.options.pooling, skipped))
         vectors = np.concatenate(rows)
         result = np.empty_like(vectors)
