@@ -116,6 +116,31 @@ def test_a_mistyped_command_gets_a_suggestion(mistyped: str, meant: str) -> None
     assert "Did you mean" not in CliRunner().invoke(cli, ["xyzzy"]).output
 
 
+def test_tensorflow_starts_quietly(models: Path) -> None:
+    """Its start-up lines are in the way of an answer; `--debug` shows what it says."""
+    command = [sys.executable, "-m", "tfbert_npu", "classify", str(models / "model")]
+    result = subprocess.run(command, input="the cat\n", capture_output=True, text=True, check=True)
+    assert result.stdout.endswith("\tthe cat\n")
+    assert result.stderr == ""
+
+
+def test_what_a_failing_import_says_is_shown(tmp_path: Path) -> None:
+    (tmp_path / "loud.py").write_text(
+        "import os\nos.write(2, b'native words\\n')\nraise RuntimeError('gone')\n"
+    )
+    (tmp_path / "quiet.py").write_text("import os\nos.write(2, b'native words\\n')\nname = 'quiet'\n")
+    code = (
+        "from tfbert_npu.cli.quiet import import_quietly\n"
+        "import_quietly('quiet'); import quiet; assert quiet.name == 'quiet'\n"
+        "import_quietly('loud'); import loud"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert result.stderr.count("native words") == 1
+    assert result.stderr.splitlines()[-1] == "RuntimeError: gone"
+
+
 def test_ctrl_c_exits_130(models: Path) -> None:
     command = [sys.executable, "-m", "tfbert_npu", "classify", str(models / "onnx")]
     with subprocess.Popen(

@@ -10,6 +10,7 @@ import sys
 import click
 
 from tfbert_npu import __version__
+from tfbert_npu.cli.quiet import import_quietly
 from tfbert_npu.errors import TfbertNpuError
 
 # name -> (module, attribute, one line of help). The help stands here so that `--help` imports no command.
@@ -70,6 +71,7 @@ def cli(debug: bool) -> None:
     if not debug:
         # On a machine without a GPU, TensorFlow logs as an error that it found none.
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+        import_quietly("tensorflow")
 
 
 def main() -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from pathlib import Path
 
 import click
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
@@ -97,19 +99,21 @@ def benchmark(
 
 
 def _print(found: Benchmark) -> None:
-    table = Table("model", "backend", "instances", "p50 ms", "p95", "p99", "texts/s", "tokens/s", "padding")
-    table.add_column("to the first")
+    models = {one.model for one in found.timings}
+    short = {model: Path(model).name for model in models}
+    alike = len(set(short.values())) < len(models)
+    table = Table(
+        "model", "p50 ms", "p95", "p99", "texts/s", "tokens/s", "padding", "to the first", box=SIMPLE
+    )
     for one in found.timings:
         low, high = one.ratio_range
         table.add_row(
-            one.model,
-            one.backend,
-            str(one.instances),
+            f"{one.model if alike else short[one.model]}, {one.backend} x{one.instances}",
             *(f"{value:.2f}" for value in (one.p50_ms, one.p95_ms, one.p99_ms)),
             f"{one.texts_per_second:.1f}",
             f"{one.tokens_per_second:.0f}",
             f"{one.padding_share:.1%}",
-            f"{one.ratio:.2f} ({low:.2f} to {high:.2f})",
+            f"{one.ratio:.2f} ({low:.2f}-{high:.2f})",
         )
     Console().print(table)
     requests = " and ".join(dict.fromkeys(f"{one.requests}" for one in found.timings))

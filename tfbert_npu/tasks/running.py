@@ -103,8 +103,8 @@ def check_head(name: object, head: HeadSpec | None, command: str | None) -> None
         return
     if not head.commands and not head.causal:
         return  # a head of the user's own: its outputs will tell
-    fits = f"it is for {', '.join(head.commands)}" if head.commands else "no command asks it"
-    raise TaskError(f"{name} has the head {head.name}, which cannot {command}; {fits}")
+    fits = ", ".join(head.commands) or "no command"
+    raise TaskError(f"{name} has the head {head.name}, which is for {fits}, not for {command}")
 
 
 def scores_of(outputs: Arrays, *names: str) -> np.ndarray:
