@@ -22,6 +22,7 @@ from tfbert_npu import (
     BertForSequenceClassification,
     BertForTokenClassification,
     export_onnx,
+    export_saved_model,
     tasks,
 )
 from tfbert_npu.cli import cli
@@ -234,6 +235,21 @@ def test_an_artifact_without_a_vocabulary_is_said_at_its_export(
     assert "came without a vocabulary, so no command can ask the artifact; pass tokenizer=" in caplog.text
     with pytest.raises(FileNotFoundError, match="holds no vocabulary"):
         tasks.load(tmp_path / "onnx", backend="onnx")
+
+
+def test_a_tf_hub_encoder_brings_its_vocabulary(tmp_path: Path) -> None:
+    """It is an asset of the SavedModel: the encoder is embedded as it is, and so is an artifact of it."""
+    encoder = BertEncoder(tiny_bert.config(initializer_range=0.3))
+    encoder.build()
+    (tmp_path / "words.txt").write_text(TOKENIZER.vocabulary.to_text())
+    encoder.vocab_file, encoder.do_lower_case = str(tmp_path / "words.txt"), True
+    export_saved_model(encoder, tmp_path / "hub")
+    export_onnx(tmp_path / "hub", tmp_path / "onnx", check=False)
+    texts = ["Anna ran", "the cat sat in Berlin."]
+    expected = tasks.embed(texts, encoder, TOKENIZER)
+    for name, backend in (("hub", "tf"), ("onnx", "onnx")):
+        with tasks.load(tmp_path / name, "embed", backend) as loaded:  # type: ignore[arg-type]
+            np.testing.assert_allclose(tasks.embed(loaded, texts), expected, atol=1e-5)
 
 
 def test_answers_come_line_by_line(models: Path) -> None:

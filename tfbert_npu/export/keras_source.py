@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,11 @@ from tfbert_npu.models.encoder import BertEncoder
 from tfbert_npu.models.head import BertHead
 from tfbert_npu.models.heads import BertForMaskedLM
 from tfbert_npu.models.mlm import MaskedLMEncoder
+from tfbert_npu.preprocess import TextOptions, Vocabulary
+from tfbert_npu.preprocess.saving import save_tokenizer
+
+_kept: list[tempfile.TemporaryDirectory[str]] = []
+"""Removed when the process ends: an export reads its vocabulary until its last step."""
 
 
 def from_another_form(model: str | os.PathLike[str], head: HeadSpec | None) -> ExportSource:
@@ -44,7 +50,9 @@ def from_keras(model: Any) -> ExportSource:
             raise ValueError("a causal encoder cannot be exported alone; export its BertLMHeadModel")
         model.build()
         state = extract(model, [row for row in rows_of(model) if not row.attribute.startswith("mlm_head.")])
-        return ExportSource(model.config, state, ENCODER, None, _keras_reference(model), "tensorflow")
+        return ExportSource(
+            model.config, state, ENCODER, _vocabulary_of(model), _keras_reference(model), "tensorflow"
+        )
     if isinstance(model, keras.Model) and not isinstance(model, BertHead):
         encoder, after = take_apart(model)
         state = extract(encoder, [r for r in rows_of(encoder) if not r.attribute.startswith("mlm_head.")])
@@ -56,6 +64,20 @@ def from_keras(model: Any) -> ExportSource:
     state = extract(model.encoder, rows_of(model.encoder))
     state |= extract(model, [row for part in model.parts for row in head_rows(part)])
     return ExportSource(model.config, state, model.spec, None, _head_reference(model), "tensorflow")
+
+
+def _vocabulary_of(encoder: BertEncoder) -> Path | None:
+    """A tokenizer's directory for an encoder with TF-Hub's attributes, whose vocabulary is an asset."""
+    file, lower_case = getattr(encoder, "vocab_file", None), getattr(encoder, "do_lower_case", None)
+    if not isinstance(file, str | os.PathLike) or not Path(file).is_file():
+        return None
+    if lower_case is None and Path(file).name == "vocab.txt":
+        return Path(file).parent
+    directory = tempfile.TemporaryDirectory(prefix="tfbert-npu-vocabulary-")
+    _kept.append(directory)
+    options = TextOptions(lower_case=lower_case is None or bool(lower_case))
+    save_tokenizer(Vocabulary.from_file(file), options, directory.name)
+    return Path(directory.name)
 
 
 def reference_of(source: ExportSource) -> Reference:
