@@ -113,6 +113,7 @@ def test_a_mistyped_command_gets_a_suggestion(mistyped: str, meant: str) -> None
     result = CliRunner().invoke(cli, [mistyped])
     assert result.exit_code == 2
     assert f"No such command '{mistyped}'. Did you mean {meant}?" in result.output
+    assert "Did you mean install?" in CliRunner().invoke(cli, ["toolchain", "instatl"]).output
     assert "Did you mean" not in CliRunner().invoke(cli, ["xyzzy"]).output
 
 

@@ -107,7 +107,7 @@ def test_what_a_command_costs_before_it_computes(tmp_path: Path) -> None:
     code = """
 import resource, sys
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-import tfbert_npu.cli.ask, tfbert_npu.cli.embed, tfbert_npu.cli.rerank
+from tfbert_npu.cli import ask, benchmark, embed, evaluate, rerank, serve, verify
 loaded = {"tensorflow", "keras", "torch", "transformers", "huggingface_hub", "onnx", "onnxruntime"} & set(sys.modules)
 assert not loaded, loaded
 print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -25,6 +26,8 @@ from tfbert_npu import (
     export_saved_model,
     tasks,
 )
+from tfbert_npu.artifact.hashing import sha256_of
+from tfbert_npu.artifact.manifest import Manifest, SupportFile
 from tfbert_npu.cli import cli
 from tfbert_npu.errors import MissingExtraError, TaskError
 from tfbert_npu.preprocess.saving import save_tokenizer
@@ -76,6 +79,8 @@ def test_every_command_on_an_artifact_without_tensorflow(models: Path) -> None:
     ]
     code = """
 import json, sys
+from tfbert_npu.artifact.hashing import sha256_of
+from tfbert_npu.artifact.manifest import Manifest, SupportFile
 from tfbert_npu.cli import cli
 for command in json.loads(sys.argv[1]):
     cli(command, standalone_mode=False)
@@ -183,15 +188,10 @@ def test_a_head_without_its_weights(models: Path, tmp_path: Path) -> None:
 
 
 def without_labels(directory: Path, target: Path) -> Path:
-    import shutil
-
     shutil.copytree(directory, target)
     values = json.loads((target / "config.json").read_text())
     values.pop("id2label", None), values.pop("label2id", None)
     (target / "config.json").write_text(json.dumps(values))
-    from tfbert_npu.artifact.hashing import sha256_of
-    from tfbert_npu.artifact.manifest import Manifest, SupportFile
-
     support = [
         SupportFile(one.path, one.kind, sha256_of(target / one.path), (target / one.path).stat().st_size)
         for one in Manifest.read(target).support

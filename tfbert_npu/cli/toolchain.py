@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from tfbert_npu.cli import SuggestingGroup
 from tfbert_npu.cli.progress import Steps
 from tfbert_npu.rknn.toolchain import (
     DEFAULT_VERSION,
@@ -18,7 +19,7 @@ from tfbert_npu.rknn.toolchain import (
 )
 
 
-@click.group()
+@click.group(cls=SuggestingGroup)
 def toolchain() -> None:
     """Install and find rknn-toolkit2, which compiles for the NPU in an environment of its own."""
 
