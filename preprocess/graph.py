@@ -27,6 +27,7 @@ class PreprocessingGraph:
 
     def __init__(self, vocabulary: Vocabulary, options: TextOptions):
         self._vocabulary = vocabulary
+        self._closes_empty = options.dialect == "tf_text"
         with tf.init_scope():  # the tables are constants that every graph shares
             tokenizer = BertGraphTokenizer if options.dialect == "bert" else TfTextGraphTokenizer
             self._tokens = tf.constant(vocabulary.tokens)
@@ -53,7 +54,7 @@ class PreprocessingGraph:
 
     def pack(self, segments: Sequence[Pieces], seq_length: int, trimming: Trimming) -> dict[str, tf.Tensor]:
         """One or two segments of word pieces to BERT's inputs, int32 [B, seq_length]."""
-        return pack(segments, seq_length, self._vocabulary, trimming)
+        return pack(segments, seq_length, self._vocabulary, trimming, self._closes_empty)
 
     def detokenize(self, ids: tf.RaggedTensor) -> tf.RaggedTensor:
         """Words of word pieces: ragged [..., pieces] to string [..., words]."""

@@ -13,15 +13,22 @@ from tfbert_npu.preprocess.vocabulary import Vocabulary
 
 
 def pack(
-    segments: Sequence[Pieces], seq_length: int, vocabulary: Vocabulary, trimming: Trimming
+    segments: Sequence[Pieces],
+    seq_length: int,
+    vocabulary: Vocabulary,
+    trimming: Trimming,
+    closes_empty: bool = False,
 ) -> dict[str, tf.Tensor]:
     """`[CLS] a [SEP]` or `[CLS] a [SEP] b [SEP]`, padded with `[PAD]`.
+
+    A second text without word pieces counts as none, as in Google's run_classifier.py.
 
     Args:
         segments: One or two segments of B rows each.
         seq_length: L, at least the number of special tokens.
         vocabulary: Knows the special tokens.
         trimming: How two segments share the room.
+        closes_empty: Put a `[SEP]` after an empty second text as well, as TF-Hub's preprocessors do.
 
     Returns:
         `input_word_ids`, `input_mask`, `input_type_ids`, int32 [B, L].
@@ -37,15 +44,20 @@ def pack(
             tf.size(starts[0]), tf.size(starts[1]), "the two segments have different numbers of texts"
         )
         kept = list(trim_pair(trimming, lengths[0], lengths[1], budget, tf.minimum, tf.maximum))
+        if not closes_empty:
+            kept[0] = tf.where(lengths[1] > 0, kept[0], tf.minimum(lengths[0], budget + 1))
 
     # [CLS] and [SEP] stand before the pieces, so that a row is a few ranges of one array.
     flat = tf.concat([[vocabulary.cls_id, vocabulary.sep_id], *(segment.ids for segment in segments)], 0)
     one = tf.ones_like(starts[0])
     range_starts, range_lengths = [tf.zeros_like(one)], [one]
+    closed = [one] * len(segments)
+    if len(segments) == 2 and not closes_empty:
+        closed[1] = tf.cast(lengths[1] > 0, tf.int32)
     base = 2
-    for segment, start, length in zip(segments, starts, kept, strict=True):
+    for segment, start, length, end in zip(segments, starts, kept, closed, strict=True):
         range_starts += [start + base, one]
-        range_lengths += [length, one]
+        range_lengths += [length, end]
         base += tf.size(segment.ids)
     first = tf.reshape(tf.stack(range_starts, 1), [-1])
     ranges = tf.raw_ops.RaggedRange(
@@ -64,7 +76,7 @@ def pack(
         mask = column <= first_end
         type_ids = tf.zeros_like(word_ids)
     else:
-        mask = column <= first_end + kept[1][:, None] + 1
+        mask = column <= first_end + (kept[1] + closed[1])[:, None]
         type_ids = tf.cast((column > first_end) & mask, tf.int32)
     return {
         "input_word_ids": tf.ensure_shape(word_ids, [None, seq_length]),

@@ -39,13 +39,23 @@ class Row(NamedTuple):
 
 
 def trimmed_rows(
-    firsts: Sequence[Segment], seconds: Sequence[Segment] | None, seq_length: int, trimming: Trimming
+    firsts: Sequence[Segment],
+    seconds: Sequence[Segment] | None,
+    seq_length: int,
+    trimming: Trimming,
+    closes_empty: bool = False,
 ) -> list[Row]:
-    """One row for each text, or pair of texts, trimmed to `seq_length` with its special tokens."""
+    """One row for each text, or pair of texts, trimmed to `seq_length` with its special tokens.
+
+    A second text without word pieces counts as none, see `graph_packing.pack`, unless `closes_empty`.
+    """
     if seconds is None:
         return [Row((first.cut(0, seq_length - 2),), index) for index, first in enumerate(firsts)]
     rows: list[Row] = []
     for index, (first, second) in enumerate(zip(firsts, seconds, strict=True)):
+        if not second.ids and not closes_empty:
+            rows.append(Row((first.cut(0, seq_length - 2),), index))
+            continue
         kept = trim_pair(trimming, len(first.ids), len(second.ids), seq_length - 3, min, max)
         rows.append(Row((first.cut(0, kept[0]), second.cut(0, kept[1])), index))
     return rows

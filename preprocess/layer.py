@@ -12,6 +12,7 @@ for _module in ("tensorflow", "tensorflow_text", "keras"):
 
 import keras  # noqa: E402
 
+from tfbert_npu.errors import VocabularyError  # noqa: E402
 from tfbert_npu.preprocess.inputs import as_segments, checked_length  # noqa: E402
 from tfbert_npu.preprocess.options import Dialect, TextOptions, Trimming, one_of  # noqa: E402
 from tfbert_npu.preprocess.parts import (  # noqa: E402
@@ -96,6 +97,26 @@ class BertPreprocessor(VocabularyLayer):
                 `allow_special_tokens`, and `revision`, `token`, `cache_dir`, `local_files_only` of a hub.
         """
         tokenizer = BertTokenizer.from_pretrained(repo_or_dir, dialect=dialect, **tokenizer_options)
+        return cls.of(tokenizer, seq_length, trimming, name=name)
+
+    @classmethod
+    def of(
+        cls,
+        tokenizer: BertTokenizer,
+        seq_length: int = 128,
+        trimming: Trimming = "round_robin",
+        name: str | None = None,
+    ) -> BertPreprocessor:
+        """The preprocessor that does in the graph what a tokenizer does on the host.
+
+        Raises:
+            VocabularyError: The model's files ask for more than BERT's rules, which the graph has not.
+        """
+        if tokenizer.pipeline is not None:
+            raise VocabularyError(
+                f"the model's tokenizer has {'; '.join(tokenizer.pipeline.parts)}, which the graph cannot "
+                "compute; tokenize on the host with BertTokenizer.from_pretrained"
+            )
         return cls(tokenizer.vocabulary, tokenizer.options, seq_length, trimming, name=name)
 
     def save_pretrained(self, directory: str | os.PathLike[str]) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from tfbert_npu._files import refuse_pointer
 from tfbert_npu.errors import CheckpointError
 
 Dialect = Literal["bert", "tf_text"]
@@ -94,9 +95,11 @@ def read_options(
     Raises:
         CheckpointError: A file is not JSON, or a switch in it is not a boolean.
     """
-    config = _read_json(directory / "tokenizer_config.json")
-    normalizer = _read_json(directory / "tokenizer.json").get("normalizer") or {}
+    config = read_json(directory / "tokenizer_config.json")
+    normalizer = read_json(directory / "tokenizer.json").get("normalizer") or {}
     if normalizer.get("type") != "BertNormalizer":
+        if normalizer and lower_case is None and "do_lower_case" not in config:
+            lower_case = False  # the file's own rules are taken, see `pipeline`; there is nothing to guess
         normalizer = {}
 
     def switch(config_key: str, normalizer_key: str) -> bool | None:
@@ -138,7 +141,13 @@ def _lower_case_from_name(name: str) -> bool:
     return lower_case
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object; empty where there is no such file.
+
+    Raises:
+        CheckpointError: It is not JSON, or no object.
+    """
+    refuse_pointer(path)
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

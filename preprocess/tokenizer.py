@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
+from pathlib import Path
 from typing import Any, Literal, NoReturn
 
 import numpy as np
@@ -18,12 +19,11 @@ from tfbert_npu.preprocess.host_packing import Padding, Segment, pack_rows, trim
 from tfbert_npu.preprocess.normalizer import BertNormalizer
 from tfbert_npu.preprocess.offsets import Text, as_str, byte_positions
 from tfbert_npu.preprocess.options import Dialect, TextOptions, Trimming, one_of, read_options
+from tfbert_npu.preprocess.pipeline import Pipeline, read_pipeline
 from tfbert_npu.preprocess.saving import save_tokenizer
 from tfbert_npu.preprocess.tf_text_normalizer import MAX_WORD_BYTES, TfTextNormalizer
-from tfbert_npu.preprocess.vocabulary import REQUIRED_TOKENS, SUFFIX_INDICATOR, TOKENIZER_FILES, Vocabulary
+from tfbert_npu.preprocess.vocabulary import SUFFIX_INDICATOR, TOKENIZER_FILES, Vocabulary
 from tfbert_npu.preprocess.wordpiece import ChunkPieces, Normalizer, WordPieces
-
-_SPECIAL = frozenset((*REQUIRED_TOKENS, "[MASK]"))
 
 OffsetUnit = Literal["characters", "bytes"]
 
@@ -37,6 +37,7 @@ class BertTokenizer:
     Args:
         vocabulary: The word pieces.
         options: Dialect and switches.
+        pipeline: What computes the pieces where a model's files ask for more than BERT's rules.
 
     Raises:
         VocabularyError: `options.allow_special_tokens` names a token that the vocabulary lacks.
@@ -49,8 +50,11 @@ class BertTokenizer:
         [[2, 5, 6, 3, 0, 0], [2, 6, 7, 3, 0, 0]]
     """
 
-    def __init__(self, vocabulary: Vocabulary, options: TextOptions | None = None):
+    def __init__(
+        self, vocabulary: Vocabulary, options: TextOptions | None = None, pipeline: Pipeline | None = None
+    ):
         self.vocabulary = vocabulary
+        self.pipeline = pipeline
         self.options = options or TextOptions()
         self._normalizer: Normalizer
         if self.options.dialect == "bert":
@@ -69,7 +73,7 @@ class BertTokenizer:
 
     def save_pretrained(self, directory: str | os.PathLike[str]) -> None:
         """Write Hugging Face's tokenizer files; see `saving.save_tokenizer`."""
-        save_tokenizer(self.vocabulary, self.options, directory)
+        save_tokenizer(self.vocabulary, self.options, directory, self.pipeline)
 
     @classmethod
     def from_pretrained(
@@ -97,18 +101,39 @@ class BertTokenizer:
             CheckpointError: A configuration file cannot be read.
         """
         directory = local_directory(repo_or_dir, TOKENIZER_FILES, **hub_options)
+        name = os.fspath(repo_or_dir)
+        return cls.from_directory(directory, name, dialect, lower_case, allow_special_tokens)
+
+    @classmethod
+    def from_directory(
+        cls,
+        directory: Path,
+        name: str = "",
+        dialect: Dialect = "bert",
+        lower_case: bool | None = None,
+        allow_special_tokens: Iterable[str] = (),
+    ) -> BertTokenizer:
+        """The tokenizer of a model that is on this machine, called `name`; see `from_pretrained`."""
+        vocabulary = Vocabulary.from_directory(directory)
         options = read_options(
             directory,
-            name=os.fspath(repo_or_dir),
+            name=name,
             dialect=dialect,
             lower_case=lower_case,
             allow_special_tokens=allow_special_tokens,
         )
-        return cls(Vocabulary.from_directory(directory), options)
+        return cls(vocabulary, options, read_pipeline(directory, vocabulary, options, lower_case))
+
+    @property
+    def takes_pairs(self) -> bool:
+        """Whether the model packs two texts as BERT does."""
+        return self.pipeline is None or self.pipeline.pairs
 
     def encode(self, text: Text) -> list[int]:
         """Ids of the word pieces of `text`, without `[CLS]` and `[SEP]`."""
         text, chunks = as_str(text), self._normalizer.chunks
+        if self.pipeline is not None:
+            return list(self.pipeline.tokenizer.encode(text, add_special_tokens=False).ids)
         if self._special is None:
             return list(chain.from_iterable(map(self._chunks.__getitem__, chunks(text))))
         ids: list[int] = []
@@ -132,7 +157,9 @@ class BertTokenizer:
         """
         pieces = [self.vocabulary.tokens[int(one)] for one in ids]
         if skip_special_tokens:
-            pieces = [piece for piece in pieces if piece not in _SPECIAL]
+            pieces = [piece for piece in pieces if piece not in self.vocabulary.core]
+        if self.pipeline is not None and self.pipeline.tokenizer.decoder is not None:
+            return str(self.pipeline.tokenizer.decoder.decode(pieces))
         return WordPiece(prefix=SUFFIX_INDICATOR).decode(pieces)
 
     def __len__(self) -> int:
@@ -159,6 +186,9 @@ class BertTokenizer:
         if self.options.dialect != "bert":
             raise ValueError("dialect='tf_text' has no offsets into the user's text; use dialect='bert'")
         decoded = as_str(text)
+        if self.pipeline is not None:
+            encoded = self.pipeline.tokenizer.encode(decoded, add_special_tokens=False)
+            return list(encoded.ids), _in_unit(encoded.offsets, unit, text, decoded)
         ids: list[int] = []
         offsets: list[tuple[int, int]] = []
         for base, part, special in self._parts(decoded):
@@ -177,10 +207,7 @@ class BertTokenizer:
                     end = at + len(self.vocabulary.tokens[piece].removeprefix(SUFFIX_INDICATOR if at else ""))
                     offsets.append((base + word.starts[at], base + word.ends[end - 1]))
                     at = end
-        if unit == "bytes":
-            positions = byte_positions(text, decoded)
-            offsets = [(positions[start], positions[end]) for start, end in offsets]
-        return ids, offsets
+        return ids, _in_unit(offsets, unit, text, decoded)
 
     def __call__(
         self,
@@ -199,7 +226,9 @@ class BertTokenizer:
 
         Args:
             texts: B texts; one text counts as a batch of one.
-            text_pairs: B second segments.
+            text_pairs: B second segments; one without word pieces counts as none, as in Google's
+                run_classifier.py and in transformers' `tokenizer(text, "")` (transformers' batches close it
+                with a second `[SEP]`, and so does dialect `"tf_text"`, as TF-Hub's preprocessors do).
             seq_length: Length of a row, at most; longer input is trimmed, or cut into windows.
             trimming: How a pair shares the room; see `trimming.trim_pair`.
             padding: `"fixed"` pads every row to `seq_length`, `"longest"` to the longest row.
@@ -227,11 +256,16 @@ class BertTokenizer:
         first = [self._segment(text, unit) for text in _checked(texts, "texts")]
         second = None
         if text_pairs is not None:
+            if not self.takes_pairs:
+                raise ValueError(
+                    "the model's tokenizer.json packs two texts in another way than BERT; give single texts, "
+                    "or pack the ids that encode() gives"
+                )
             second = [self._segment(text, unit) for text in _checked(text_pairs, "text_pairs")]
             if len(first) != len(second):
                 raise ValueError(f"{len(first)} texts but {len(second)} text_pairs; give one pair per text")
         if stride is None:
-            rows = trimmed_rows(first, second, seq_length, trimming)
+            rows = trimmed_rows(first, second, seq_length, trimming, self.options.dialect == "tf_text")
         else:
             rows = windowed_rows(first, second, seq_length, stride)
         packed = pack_rows(
@@ -257,6 +291,15 @@ class BertTokenizer:
             yield match.start(), match.group(), self.vocabulary.ids[match.group()]
             at = match.end()
         yield at, text[at:], None
+
+
+def _in_unit(
+    offsets: Sequence[tuple[int, int]], unit: OffsetUnit, text: Text, decoded: str
+) -> list[tuple[int, int]]:
+    if unit == "characters":
+        return list(offsets)
+    positions = byte_positions(text, decoded)
+    return [(positions[start], positions[end]) for start, end in offsets]
 
 
 _THEIRS = {

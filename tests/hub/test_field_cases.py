@@ -15,6 +15,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+from fakehub import FakeHub
 from safetensors.numpy import load_file, save_file
 
 from tests.tiny_bert import config as tiny
@@ -23,6 +24,7 @@ from tfbert_npu import (
     BertEncoder,
     BertForMaskedLM,
     BertForTokenClassification,
+    BertPreprocessor,
     BertTokenizer,
     export_onnx,
     load_npu,
@@ -301,3 +303,16 @@ def test_repeated_lines_of_a_vocabulary(shared: Path) -> None:
             tokenizer = BertTokenizer.from_pretrained(cases(shared, "vocab_repeats", name))
         ids = tokenizer(["cat mat dog"])["input_word_ids"][0]
         assert [int(one) for one in ids if one][1:-1] == wanted
+
+
+def test_one_repository_has_one_tokenizer_through_every_door(shared: Path, hub: FakeHub) -> None:
+    """tokenizer.json says that case is kept; vocab.txt alone, and the repository's name, do not."""
+    directory = cases(shared, "two_doors")
+    hub.add("owner/bert-base-uncased").commit_directory(directory)
+    for where in (directory, "owner/bert-base-uncased"):
+        for door in (
+            BertTokenizer.from_pretrained,
+            BertPreprocessor.from_pretrained,
+            lambda one: pull_from_hub(one, component="preprocessor"),
+        ):
+            assert list(np.asarray(door(where)(["Hello"])["input_word_ids"][0])[:3]) == [2, 109, 3]

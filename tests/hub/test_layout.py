@@ -29,7 +29,7 @@ def wanted(files: list[str], component="auto") -> tuple[str, set[str]]:
 
 
 def test_one_of_five_weight_formats() -> None:
-    expected = {"config.json", "model.safetensors", "vocab.txt", "tokenizer_config.json"}
+    expected = {"config.json", "model.safetensors", "vocab.txt", "tokenizer.json", "tokenizer_config.json"}
     assert wanted(HF + FIVE) == ("huggingface", expected)
     assert wanted(HF + FIVE, "preprocessor") == ("huggingface", expected - {"model.safetensors"})
 
@@ -121,7 +121,7 @@ def test_one_compiled_file_of_several() -> None:
     files = ["config.json", "vocab.txt", "tokenizer.json", "model.safetensors", "model.rknn", "rknn/o3.rknn"]
     layout = layout_of_file(files, "rknn/o3.rknn")
     assert (layout.form, layout.folder) == ("npu", "")
-    assert set(layout.files) == {"config.json", "vocab.txt", "rknn/o3.rknn"}
+    assert set(layout.files) == {"config.json", "vocab.txt", "tokenizer.json", "rknn/o3.rknn"}
     ours = ["a/manifest.json", "a/config.json", "a/.gitattributes", "a/embeddings.npz", "b/config.json"]
     ours += ["a/model_b1_s16.rknn", "a/model_b1_s32.rknn"]
     layout = layout_of_file(ours, "a/model_b1_s32.rknn")

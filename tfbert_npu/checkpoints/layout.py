@@ -102,8 +102,8 @@ def layout_of_file(files: Sequence[str], file: str) -> Layout:
 
 def _tokenizer(names: set[str]) -> list[str]:
     tokenizer = [name for name in _TOKENIZER if name in names]
-    if "vocab.txt" not in names and "tokenizer.json" in names:
-        tokenizer.append("tokenizer.json")  # as large as many a model, and needed only for want of the other
+    if "tokenizer.json" in names:
+        tokenizer.append("tokenizer.json")  # it may say what vocab.txt does not: rules, added tokens
     return tokenizer
 
 

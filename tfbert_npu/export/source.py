@@ -36,7 +36,7 @@ from tfbert_npu.onnx.model import (
 Reference = Callable[[Mapping[str, np.ndarray]], Mapping[str, Any]]
 
 _VOCABULARIES = ("vocab.txt", "tokenizer.json")
-TOKENIZER_FILES = (*_VOCABULARIES, "tokenizer_config.json", "special_tokens_map.json")
+TOKENIZER_FILES = (*_VOCABULARIES, "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 _WANTED = ("config.json", "*.safetensors", "model.safetensors.index.json", *TOKENIZER_FILES)
 
 FLOAT16_MAX = 65504.0

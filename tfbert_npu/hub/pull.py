@@ -122,10 +122,9 @@ def _from_checkpoint(folder: Path, layout: Layout, component: Component, name: s
     """A component of a Hugging Face, Google or PyTorch checkpoint called `name`."""
     require("tensorflow", "tf")
     if component == "preprocessor":
-        from tfbert_npu.preprocess import BertPreprocessor, Vocabulary
-        from tfbert_npu.preprocess.options import read_options
+        from tfbert_npu.preprocess import BertPreprocessor, BertTokenizer
 
-        return BertPreprocessor(Vocabulary.from_directory(folder), read_options(folder, name=name))
+        return BertPreprocessor.of(BertTokenizer.from_directory(folder, name))
     if component == "model":
         from tfbert_npu.hub.models import pull_model
 

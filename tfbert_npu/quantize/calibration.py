@@ -98,7 +98,7 @@ def calibration_set(
         rows = [unique[index] for index in chosen[first : first + batch]]
         rows += [rows[-1]] * (batch - len(rows))
         seconds = [unique[chosen[(first + row + 1) % len(chosen)]] for row in range(batch)]
-        paired = pairs or (first // batch) % 8 == 7
+        paired = (pairs or (first // batch) % 8 == 7) and encode.takes_pairs
         encoded = encode(rows, seconds if paired else None, seq_length=length)
         batches.append({name: np.ascontiguousarray(value, np.int32) for name, value in encoded.items()})
     return batches

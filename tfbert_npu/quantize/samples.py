@@ -52,7 +52,7 @@ def text_inputs(
     for run in range(runs):
         chosen = [texts[(run * batch + row) % len(texts)] for row in range(batch)]
         seconds = [texts[(run * batch + row + 1) % len(texts)] for row in range(batch)]
-        paired = pairs or run == runs - 1
+        paired = (pairs or run == runs - 1) and encode.takes_pairs
         encoded = encode(chosen, seconds if paired else None, seq_length=length)
         batches.append({name: np.ascontiguousarray(value, np.int32) for name, value in encoded.items()})
     return batches

@@ -18,7 +18,6 @@ from tfbert_npu.errors import CheckpointError, require
 from tfbert_npu.heads import ENCODER, HeadSpec, head_in
 from tfbert_npu.paths import list_files
 from tfbert_npu.preprocess import BertTokenizer, TextOptions, Vocabulary
-from tfbert_npu.preprocess.options import read_options
 from tfbert_npu.runtime import load_npu
 from tfbert_npu.runtime.load import BackendChoice, Cores
 from tfbert_npu.runtime.model import NpuModel
@@ -178,7 +177,7 @@ def _artifact(
         head = head_of(npu)
         if head is None and (folder / "config.json").is_file():
             head = named_head(folder / "config.json")
-        tokenizer = BertTokenizer(Vocabulary.from_directory(folder), read_options(folder, name=name))
+        tokenizer = BertTokenizer.from_directory(folder, name)
         loaded = TaskModel(name, folder, npu.config, tokenizer, head, npu, npu)
         check_command(loaded, command)
     except BaseException:
@@ -225,7 +224,7 @@ def _tokenizer(
         return BertTokenizer(
             Vocabulary.from_file(vocabulary), TextOptions(dialect="tf_text", lower_case=lower_case)
         )
-    return BertTokenizer(Vocabulary.from_directory(folder), read_options(folder, name=name))
+    return BertTokenizer.from_directory(folder, name)
 
 
 class Ask(Protocol[P, T_co]):
