@@ -221,7 +221,9 @@ def _callable_root(layer: Any, specs: Any, variables: Sequence[Any]) -> Any:
 
     root = tf.train.Checkpoint()
     root.variables = [v.value for v in variables if not _is_seed(v)]
-    root.trainable_variables = [v.value for v in variables if not _is_seed(v) and _is_weight(v)]
+    # A layer frozen as a whole may be trained by those who load it; a part that was frozen stays so.
+    open_ones = [v for v in variables if v.trainable or not layer.trainable]
+    root.trainable_variables = [v.value for v in open_ones if not _is_seed(v) and _is_weight(v)]
     root.regularization_losses = []
     # Random state belongs to the graph, not to those who train it.
     root.seed_states = [v.value for v in variables if _is_seed(v)]

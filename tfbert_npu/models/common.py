@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import keras
@@ -68,3 +68,36 @@ def dropout(x: Any, rate: float, seed: Any | None, salt: int) -> Any:
         return x
     salted = ops.add(seed, ops.cast(ops.array([salt, 0]), seed.dtype))
     return keras.random.dropout(x, rate, seed=DrawnSeed(salted))
+
+
+def frozen_parts(layer: keras.layers.Layer) -> list[str]:
+    """The parts of a layer that are not trained though the layer is, such as `"layer_0/attention"`.
+
+    Keras saves the flag of a layer as a whole; what it holds it takes for trainable.
+    """
+    if not layer.trainable:
+        return []  # the layer's own flag says it all
+    found = []
+    for part in layer._flatten_layers(include_self=False, recursive=False):
+        if part.trainable:
+            found += [f"{part.name}/{path}" for path in frozen_parts(part)]
+        else:
+            found.append(part.name)
+    return found
+
+
+def freeze_parts(layer: keras.layers.Layer, paths: Iterable[str]) -> None:
+    """Freeze what `frozen_parts` found.
+
+    Raises:
+        ValueError: The layer has no such part.
+    """
+    parts = {part.name: part for part in layer._flatten_layers(include_self=False, recursive=False)}
+    for path in paths:
+        name, _, rest = path.partition("/")
+        if name not in parts:
+            raise ValueError(f"frozen names {name!r}; parts of {layer.name} are {', '.join(sorted(parts))}")
+        if rest:
+            freeze_parts(parts[name], [rest])
+        else:
+            parts[name].trainable = False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -14,7 +14,7 @@ from tfbert_npu.config import BertConfig
 from tfbert_npu.inputs import MASK, TYPE_IDS, WORD_IDS, check_inputs
 from tfbert_npu.models.attention import attention_bias
 from tfbert_npu.models.block import TransformerBlock
-from tfbert_npu.models.common import dense
+from tfbert_npu.models.common import dense, freeze_parts, frozen_parts
 from tfbert_npu.models.embeddings import BertEmbeddings
 from tfbert_npu.models.mlm import MaskedLMEncoder
 from tfbert_npu.models.mlm_head import MaskedLMHead
@@ -50,6 +50,8 @@ class BertEncoder(keras.layers.Layer):
         gradient_checkpointing: Compute each block again for its gradient instead of keeping its
             intermediate results: about a third more time for much less memory.
         delegation: For a `.keras` file of a delegated layer; use `delegate_to`.
+        frozen: For a `.keras` file: parts that are not trained, such as `"embeddings"` and `"layer_0"`; set
+            their `trainable`.
 
     Reference: Devlin et al. 2018, "BERT: Pre-training of Deep Bidirectional Transformers for Language
     Understanding"; the contract is tensorflow/models' TF-Hub export of `bert_en_*`.
@@ -78,6 +80,7 @@ class BertEncoder(keras.layers.Layer):
         causal: bool = False,
         gradient_checkpointing: bool = False,
         delegation: Mapping[str, Any] | None = None,
+        frozen: Sequence[str] = (),
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -99,6 +102,7 @@ class BertEncoder(keras.layers.Layer):
         self.__dict__["mlm_head"] = (
             MaskedLMHead(config, dtype=self.dtype_policy, name="mlm_head") if mlm else None
         )
+        self._frozen = tuple(frozen)
         self.delegation: Delegation | None = None
         if delegation is not None:
             from tfbert_npu.delegate import restored
@@ -119,6 +123,7 @@ class BertEncoder(keras.layers.Layer):
         if self.mlm_head is not None:
             self.mlm_head.build()
         self.built = True
+        freeze_parts(self, {*self._frozen, *frozen_parts(self)})
         if not self.trainable:
             # `BertEncoder(trainable=False)` was said before there were sublayers to tell.
             for layer in filter(None, (self.embeddings, *self.layers, self.pooler, self.mlm_head)):
@@ -274,6 +279,7 @@ class BertEncoder(keras.layers.Layer):
             "mlm": self.mlm_head is not None,
             "causal": self.causal,
             "gradient_checkpointing": self.gradient_checkpointing,
+            "frozen": frozen_parts(self) if self.built else sorted({*self._frozen, *frozen_parts(self)}),
             **({"delegation": self.delegation.settings.to_dict()} if self.delegation is not None else {}),
         }
 

@@ -12,7 +12,7 @@ from keras import ops
 from tfbert_npu.config import BertConfig, ProblemType
 from tfbert_npu.heads import HeadSpec, LayerSpec
 from tfbert_npu.inputs import MLM_POSITIONS, check_inputs
-from tfbert_npu.models.common import dense, dropout
+from tfbert_npu.models.common import dense, dropout, freeze_parts, frozen_parts
 from tfbert_npu.models.encoder import BertEncoder
 
 
@@ -223,15 +223,20 @@ class BertHead(keras.Model):
             "encoder": keras.saving.serialize_keras_object(self.encoder),
             "labels": None if self.config.id2label is None else list(self.config.id2label),
             "problem_type": self.config.problem_type,
+            # The encoder's own parts are in its configuration.
+            "frozen": [path for path in frozen_parts(self) if not path.startswith(f"{self.encoder.name}/")],
         }
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> BertHead:
         """Rebuild the model, encoder included."""
         config = dict(config)
+        frozen = config.pop("frozen", ())
         encoder = keras.saving.deserialize_keras_object(config.pop("encoder"), custom_objects=custom_objects)
         dtype = keras.saving.deserialize_keras_object(config.pop("dtype"), custom_objects=custom_objects)
-        return cls(encoder, dtype=dtype, **config)
+        model = cls(encoder, dtype=dtype, **config)
+        freeze_parts(model, frozen)
+        return model
 
     @classmethod
     def from_pretrained(
