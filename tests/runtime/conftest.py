@@ -20,6 +20,9 @@ EMULATED = "TFBERT_NPU_EMULATED" in os.environ
 """Whether this is the emulated aarch64 Python, which has the vendor's wheel."""
 
 
+ELF_AARCH64 = b"\x7fELF\x02\x01\x01".ljust(16, b"\0") + b"\x03\0\xb7\0" + b"\0" * 44
+
+
 def make_board(root: Path, soc_name: str = "rk3588", version: str = "2.5.0") -> None:
     tree = root / "proc" / "device-tree"
     tree.mkdir(parents=True, exist_ok=True)
@@ -27,8 +30,14 @@ def make_board(root: Path, soc_name: str = "rk3588", version: str = "2.5.0") -> 
     library = root / "usr" / "lib"
     library.mkdir(parents=True, exist_ok=True)
     (library / "librknnrt.so").write_bytes(
-        b"\x7fELF...librknnrt version: %s (429f97ae6b)\0" % version.encode()
+        ELF_AARCH64 + b"librknnrt version: %s (429f97ae6b)\0" % version.encode()
     )
+    node = root / "dev" / "dri" / "renderD129"
+    node.parent.mkdir(parents=True, exist_ok=True)
+    node.touch()
+    event = root / "sys" / "class" / "drm" / node.name / "device" / "uevent"
+    event.parent.mkdir(parents=True, exist_ok=True)
+    event.write_text("DRIVER=RKNPU\nOF_COMPATIBLE_0=rockchip,rk3588-rknpu\n")
 
 
 @pytest.fixture

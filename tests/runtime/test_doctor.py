@@ -60,11 +60,16 @@ def test_a_file_of_rk_transformers(root: Path, tmp_path: Path) -> None:
     assert report.verdict == "ready: 3 NPU cores of rk3588"
 
 
+def without_driver(root: Path) -> None:
+    (root / "sys/module/rknpu/version").unlink()
+    (root / "dev/dri/renderD129").unlink()
+
+
 @pytest.mark.parametrize(
     ("change", "what"),
     [
         (lambda root: (root / "usr/lib/librknnrt.so").unlink(), "librknnrt.so is not installed"),
-        (lambda root: (root / "sys/module/rknpu/version").unlink(), "no NPU driver"),
+        (without_driver, "no NPU driver"),
         (lambda root: make_board(root, version="2.3.2"), "compiled by toolkit 2.5.0 and librknnrt is 2.3.2"),
         (lambda root: make_board(root, "rk3576"), "is for rk3588 and this board is rk3576"),
         (lambda root: make_board(root, "rk9999"), "the SoC of this board"),

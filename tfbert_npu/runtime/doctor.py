@@ -9,10 +9,11 @@ import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from tfbert_npu.errors import ArtifactError
-from tfbert_npu.runtime import soc
+from tfbert_npu.runtime import board, soc
+from tfbert_npu.runtime.board import Finding
 from tfbert_npu.runtime.files import read_manifest, runs_on
 from tfbert_npu.runtime.memory import memory_estimate
 
@@ -20,9 +21,7 @@ PACKAGES = (
     "tfbert-npu", "numpy", "rknn-toolkit-lite2", "onnxruntime", "tensorflow", "tensorflow-text", "keras",
 )  # fmt: skip
 _DRIVER_FILES = ("sys/module/rknpu/version", "sys/kernel/debug/rknpu/version", "proc/rknpu/version")
-_NPU_DEVICES = ("dev/dri/renderD129", "dev/rknpu")
 
-Level = Literal["error", "warning", "note"]
 _MIB = 2**20
 
 
@@ -34,15 +33,6 @@ class Clock:
     governor: str
     current_hz: int
     most_hz: int
-
-
-@dataclass(frozen=True)
-class Finding:
-    """Something that stands in the way, or deserves to be known."""
-
-    level: Level
-    what: str
-    remedy: str
 
 
 @dataclass(frozen=True)
@@ -121,31 +111,31 @@ def examine(artifact_dir: str | os.PathLike[str] | None = None, root: Path | Non
 
 def _on_the_machine(facts: dict[str, Any], root: Path) -> Iterator[Finding]:
     if facts["soc"] is None:
-        board = ", ".join(facts["board"])
-        if "rockchip" in board:
-            yield Finding("error", f"the SoC of this board ({board}) is unknown", "use backend='onnx'")
-        elif facts["packages"]["onnxruntime"] is None:
+        names = ", ".join(facts["board"])
+        hidden = list(board.check_hidden_board(facts["driver_version"], root))
+        yield from hidden
+        if "rockchip" in names:
+            yield Finding("error", f"the SoC of this board ({names}) is unknown", "use backend='onnx'")
+        elif not hidden and facts["packages"]["onnxruntime"] is None:
             yield Finding("note", "the CPU backend is missing", "pip install 'tfbert-npu[onnx]'")
         return
-    if facts["packages"]["rknn-toolkit-lite2"] is None:
-        yield Finding("error", "rknn-toolkit-lite2 is not installed", "pip install rknn-toolkit-lite2")
-    if facts["library"] is None:
+    yield from board.check_python(facts["packages"]["rknn-toolkit-lite2"])
+    library = soc.library(root)
+    if library is None:
         yield Finding(
             "error",
             "librknnrt.so is not installed",
-            "copy it from the vendor's rknpu2 release to /usr/lib/librknnrt.so",
+            f"copy it from the vendor's rknpu2 release to {board.WHEEL_LIBRARY}",
         )
-    elif facts["library_version"] is None:
-        yield Finding(
-            "warning", f"{facts['library']} does not say its version", "install the vendor's release"
-        )
-    driver = facts["driver_version"]
-    if driver is None and not any((root / name).exists() for name in _NPU_DEVICES):
-        yield Finding(
-            "error",
-            "the kernel has no NPU driver (rknpu)",
-            "boot the board vendor's kernel, or load the rknpu module",
-        )
+    else:
+        unusable = list(board.check_library(library, root))
+        yield from unusable
+        if not unusable and facts["library_version"] is None:
+            yield Finding(
+                "warning", f"{facts['library']} does not say its version", "install the vendor's release"
+            )
+    yield from board.check_driver(facts["driver_version"], facts["soc"])
+    yield from board.check_nodes(facts["driver_version"], root)
     for clock in facts["clocks"]:
         if clock.governor != "performance" and clock.current_hz < clock.most_hz:
             yield Finding(

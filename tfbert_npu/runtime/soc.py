@@ -12,6 +12,10 @@ ROOT = Path("/")
 
 _COMPATIBLE = ("proc/device-tree/compatible", "sys/firmware/devicetree/base/compatible")
 LIBRARIES = ("usr/lib/librknnrt.so", "usr/lib64/librknnrt.so", "usr/lib/aarch64-linux-gnu/librknnrt.so")
+_CGROUP = (
+    ("sys/fs/cgroup/memory.max", "sys/fs/cgroup/memory.current"),
+    ("sys/fs/cgroup/memory/memory.limit_in_bytes", "sys/fs/cgroup/memory/memory.usage_in_bytes"),
+)
 _VERSION = re.compile(rb"librknnrt version: (\d+\.\d+\.\d+)")
 
 
@@ -56,10 +60,22 @@ def version_tuple(version: str) -> tuple[int, ...]:
 
 
 def available_memory(root: Path | None = None) -> int | None:
-    """Bytes that can be had without swapping (`MemAvailable`), or None where the system does not say."""
+    """Bytes that can be had without swapping, or None where the system does not say.
+
+    That is `MemAvailable`, or what a container's limit (cgroup, version 2 or 1) leaves of it.
+    """
+    root = root or ROOT
+    match = re.search(r"MemAvailable:\s+(\d+) kB", _text(root / "proc/meminfo"))
+    found = [] if match is None else [int(match.group(1)) * 1024]
+    for limit, used in _CGROUP:
+        most, now = _text(root / limit).strip(), _text(root / used).strip()
+        if most.isdecimal() and now.isdecimal():
+            found.append(max(int(most) - int(now), 0))
+    return min(found, default=None)
+
+
+def _text(path: Path) -> str:
     try:
-        text = ((root or ROOT) / "proc/meminfo").read_text(encoding="ascii")
+        return path.read_text(encoding="ascii", errors="replace")
     except OSError:
-        return None
-    match = re.search(r"MemAvailable:\s+(\d+) kB", text)
-    return None if match is None else int(match.group(1)) * 1024
+        return ""
