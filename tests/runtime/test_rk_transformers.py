@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from tests.runtime.artifacts import HIDDEN, requests, write_foreign
 from tests.runtime.conftest import Board
 from tests.runtime.encoders import small_encoder
 from tests.runtime.expected import assert_right
-from tfbert_npu import pull_from_hub
+from tests.tiny_bert import TOKENS
+from tfbert_npu import SentenceEncoder, pull_from_hub
 from tfbert_npu.artifact import TensorSpec
+from tfbert_npu.cli.embed import embed
 from tfbert_npu.delegate import MissingOutputError
-from tfbert_npu.errors import ArtifactError, CheckpointError
+from tfbert_npu.errors import ArtifactError, CheckpointError, TaskError
 from tfbert_npu.runtime import load_npu
 from tfbert_npu.runtime.files import Artifact
 
@@ -169,3 +173,55 @@ def test_the_computer_without_an_npu_says_what_is_missing(tmp_path: Path) -> Non
         ArtifactError, match="holds no ONNX file of ours, without which it runs on a board only"
     ):
         load_npu(write_foreign(tmp_path / "rk"))
+
+
+def write_words(directory: Path) -> None:
+    (directory / "vocab.txt").write_text("\n".join(TOKENS) + "\n")
+    (directory / "tokenizer_config.json").write_text(json.dumps({"do_lower_case": True}))
+
+
+@pytest.mark.parametrize(
+    ("outputs", "vectors"),
+    [
+        ({"token_embeddings": (-1, -1, HIDDEN), "sentence_embedding": (-1, HIDDEN)}, "mean"),
+        ({"sentence_embedding": (-1, HIDDEN)}, "ready"),
+        ({"last_hidden_state": (-1, -1, HIDDEN)}, "mean"),
+    ],
+)
+def test_sentence_vectors_of_foreign_outputs(
+    tmp_path: Path, board: Board, outputs: dict[str, tuple[int, ...]], vectors: str
+) -> None:
+    board()
+    directory = write_foreign(tmp_path / "model", outputs=outputs)
+    write_words(directory)
+    with SentenceEncoder.from_pretrained(directory, "rknn") as encoder:
+        got = encoder.encode(["the cat sat", "a dog"])
+        inputs = encoder.tokenizer(["the cat sat", "a dog"], seq_length=32)
+        with load_npu(directory, "rknn") as model:
+            computed = model(inputs)
+    if vectors == "ready":
+        wanted = computed["sentence_embedding"]
+    else:
+        weights = inputs["input_mask"][..., None]
+        wanted = (computed["sequence_output"] * weights).sum(axis=1) / weights.sum(axis=1)
+    np.testing.assert_allclose(got, wanted, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("outputs", "pooling", "named"),
+    [
+        ({"token_embeddings": (-1, -1, HIDDEN)}, "pooler", "no pooled_output"),
+        ({"pooler_output": (-1, HIDDEN)}, None, "no sequence_output"),
+    ],
+)
+def test_a_missing_output_is_said_before_a_text_is_read(
+    tmp_path: Path, board: Board, outputs: dict[str, tuple[int, ...]], pooling: str | None, named: str
+) -> None:
+    board()
+    directory = write_foreign(tmp_path / "model", outputs=outputs)
+    write_words(directory)
+    arguments = [str(directory), "--backend", "rknn", *(["--pooling", pooling] if pooling else [])]
+    result = CliRunner().invoke(embed, arguments, input="a text that nobody reads\n")
+    assert isinstance(result.exception, TaskError)
+    assert named in str(result.exception)
+    assert result.output == ""

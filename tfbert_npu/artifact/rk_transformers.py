@@ -26,6 +26,7 @@ _OURS = {
     **{theirs: ours for ours, theirs in HF_INPUTS.items()},
     "last_hidden_state": "sequence_output",
     "pooler_output": "pooled_output",
+    "token_embeddings": "sequence_output",  # sentence-transformers' name
 }
 _NEEDED = ("input_word_ids", "input_mask")
 _PER_TOKEN = (*HF_INPUTS, "start_logits", "end_logits")

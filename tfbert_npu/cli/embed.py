@@ -89,6 +89,7 @@ def embed(
             raise click.BadParameter(
                 f"{model} takes {encoder.longest} tokens at most", param_hint="--seq-length"
             )
+        encoder.check_outputs("pooled_output" if pooling == "pooler" else None)
         encoder.max_seq_length = seq_length or encoder.max_seq_length
         with byte_progress("embedding", size, progress) as advance:
             for texts in text_windows(source, batch_size * _BATCHES, advance):

@@ -17,6 +17,7 @@ from tfbert_npu.checkpoints.sentence_options import (
     check_width,
     read_sentence_options,
 )
+from tfbert_npu.errors import TaskError
 from tfbert_npu.preprocess import BertTokenizer
 from tfbert_npu.tasks.loading import Backend, TaskModel, load
 from tfbert_npu.tasks.running import as_function, check_command, scores_of
@@ -27,6 +28,8 @@ Arrays = Mapping[str, np.ndarray]
 _LOG = logging.getLogger(__name__)
 _LONGEST_DEFAULT = 512
 _LENGTH_MULTIPLE = 16
+READY = "sentence_embedding"
+"""An output that is the vector already, in files that others compiled."""
 _BATCHES_PER_WINDOW = 32
 
 
@@ -81,6 +84,9 @@ class SentenceEncoder:
         self.max_seq_length = min(self.options.max_seq_length or longest, longest)
         # A packed row holds many texts; few of them would leave cores idle and rows half empty.
         self._calls_together = 8 if getattr(encoder, "packed", False) else 1
+        npu = getattr(encoder, "npu", None) or encoder
+        self.outputs: tuple[str, ...] | None = getattr(npu, "output_names", None)
+        """What a compiled model gives; None: all that an encoder gives."""
         self.run: Callable[[Arrays], Arrays] = as_function(encoder)
         self._close = getattr(encoder, "close", None)
 
@@ -117,6 +123,25 @@ class SentenceEncoder:
         """
         check_command(model, "embed")
         return cls(model, model.tokenizer, read_sentence_options(model.folder), origin=model.name)
+
+    def check_outputs(self, needed: str | None = None) -> None:
+        """Make sure, before any text is read, that the model gives what a vector is made of.
+
+        Args:
+            needed: The output; by default hidden states, or a vector that the model pools itself.
+
+        Raises:
+            TaskError: It does not.
+        """
+        given = self.outputs
+        if given is None or (needed or "sequence_output") in given:
+            return
+        if needed is None and READY in given:
+            return
+        raise TaskError(
+            f"the model gives {', '.join(given)} and no {needed or 'sequence_output'}; export it with that "
+            f"output{', or choose another --pooling' if needed else ''}"
+        )
 
     def encode(
         self,
@@ -238,7 +263,11 @@ class SentenceEncoder:
             chosen = order[start : start + step]
             width = -(-max(int(lengths[chosen].max()), 1) // _LENGTH_MULTIPLE) * _LENGTH_MULTIPLE
             batch = {name: np.ascontiguousarray(value[chosen, :width]) for name, value in inputs.items()}
-            states = np.asarray(scores_of(self.run(batch), "sequence_output"), np.float32)
+            outputs = self.run(batch)
+            if READY in outputs and "sequence_output" not in outputs:
+                rows.append(np.asarray(outputs[READY], np.float32))
+                continue
+            states = np.asarray(scores_of(outputs, "sequence_output"), np.float32)
             rows.append(pool(states, batch["input_mask"], self.options.pooling, skipped))
         vectors = np.concatenate(rows)
         result = np.empty_like(vectors)
