@@ -150,7 +150,7 @@ def _no_driver(root: Path) -> Iterator[Finding]:
 def _drm_node(root: Path) -> Path | None:
     """The render node whose driver is the NPU's; its number differs between boards."""
     unknown = None
-    for device in sorted((root / "dev/dri").glob("renderD*")):
+    for device in sorted((root / "dev/dri").glob("render*")):
         event = root / "sys/class/drm" / device.name / "device/uevent"
         if not event.exists():
             # A kernel that says nothing about it: the NPU's node is the second by custom.
