@@ -15,6 +15,7 @@ from tokenizers.decoders import WordPiece
 from tfbert_npu.checkpoints.repository import local_directory
 from tfbert_npu.errors import VocabularyError
 from tfbert_npu.preprocess.alignment import Aligner
+from tfbert_npu.preprocess.arguments import check_choices, checked_texts, mapped
 from tfbert_npu.preprocess.host_packing import Padding, Segment, pack_rows, trimmed_rows, windowed_rows
 from tfbert_npu.preprocess.normalizer import BertNormalizer
 from tfbert_npu.preprocess.offsets import Text, as_str, byte_positions
@@ -248,12 +249,12 @@ class BertTokenizer:
                 range; see also `encode_with_offsets`.
         """
         if theirs:
-            raise TypeError(_mapped(list(theirs)))
-        _check_choices(
+            raise TypeError(mapped(list(theirs)))
+        check_choices(
             seq_length, 2 if text_pairs is None else 3, trimming, padding, pad_to_multiple_of, stride
         )
         unit: OffsetUnit | None = "characters" if return_offsets is True else (return_offsets or None)
-        first = [self._segment(text, unit) for text in _checked(texts, "texts")]
+        first = [self._segment(text, unit) for text in checked_texts(texts, "texts")]
         second = None
         if text_pairs is not None:
             if not self.takes_pairs:
@@ -261,7 +262,7 @@ class BertTokenizer:
                     "the model's tokenizer.json packs two texts in another way than BERT; give single texts, "
                     "or pack the ids that encode() gives"
                 )
-            second = [self._segment(text, unit) for text in _checked(text_pairs, "text_pairs")]
+            second = [self._segment(text, unit) for text in checked_texts(text_pairs, "text_pairs")]
             if len(first) != len(second):
                 raise ValueError(f"{len(first)} texts but {len(second)} text_pairs; give one pair per text")
         if stride is None:
@@ -300,58 +301,3 @@ def _in_unit(
         return list(offsets)
     positions = byte_positions(text, decoded)
     return [(positions[start], positions[end]) for start, end in offsets]
-
-
-_THEIRS = {
-    "max_length": "seq_length=",
-    "truncation": "trimming=, and it always happens",
-    "return_tensors": "left out: the arrays are numpy's",
-    "return_offsets_mapping": "return_offsets=",
-    "text": "texts=",
-    "text_pair": "text_pairs=",
-    "add_special_tokens": "left out: encode() gives ids without them",
-}
-
-
-def _mapped(names: Sequence[str]) -> str:
-    meant = [f"{name} is {_THEIRS.get(name, 'unknown')}" for name in names]
-    return f"BertTokenizer takes texts, text_pairs, seq_length, padding and trimming; here {', '.join(meant)}"
-
-
-def _checked(texts: Text | Sequence[Text], name: str) -> Sequence[Text]:
-    if isinstance(texts, (str, bytes)):
-        return [texts]
-    if not isinstance(texts, (list, tuple, np.ndarray)):
-        raise ValueError(f"{name} must be a text or a sequence of texts, not {type(texts).__name__}")
-    for index, text in enumerate(texts):
-        if not isinstance(text, (str, bytes)):
-            raise ValueError(f"{name}[{index}] must be str or bytes, not {type(text).__name__}")
-    return list(texts)
-
-
-def _check_choices(
-    seq_length: int,
-    special_tokens: int,
-    trimming: Trimming,
-    padding: Padding,
-    pad_to_multiple_of: int | None,
-    stride: int | None,
-) -> None:
-    one_of(trimming, Trimming, "trimming")
-    one_of(padding, Padding, "padding")
-    for name, value, least in (
-        ("seq_length", seq_length, special_tokens),
-        ("pad_to_multiple_of", pad_to_multiple_of, 1),
-        ("stride", stride, 0),
-    ):
-        if value is None and name != "seq_length":
-            continue
-        if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-            raise ValueError(f"{name} must be an integer, not {value!r}")
-        if value < least:
-            room = f" to hold {special_tokens} special tokens" if name == "seq_length" else ""
-            raise ValueError(f"{name}={value} is too small; it must be at least {least}{room}")
-    if pad_to_multiple_of is not None and padding == "fixed":
-        raise ValueError(
-            "pad_to_multiple_of needs padding='longest'; with padding='fixed' rows have seq_length"
-        )
