@@ -13,8 +13,8 @@ from tfbert_npu.export.rknn import export_rknn
 from tfbert_npu.rknn.toolchain.environment import Toolchain
 from tfbert_npu.rknn.worker import VendorSession
 
-MOST_MODULES = 22
-"""What holds today; it is to fall to 14."""
+MOST_MODULES = 24
+"""What holds today, our import hook among them while Keras is not loaded; it is to fall to 14."""
 
 
 class ReachedCompilerError(Exception):
@@ -58,4 +58,4 @@ def test_the_trip_to_the_compiler(tmp_path, monkeypatch):
     trip()  # imports run once
     passed = modules_of(trip)
     assert "tfbert_npu.onnx.model" in passed
-    assert len(passed) <= MOST_MODULES, passed
+    assert len(passed) <= MOST_MODULES, " ".join(passed)
