@@ -42,7 +42,8 @@ def rerank(
     Args:
         model: What `load` gave: a sequence classifier with one label.
         query: What the texts are to answer.
-        texts: B texts; one alone is a list of one.
+        texts: B texts; one alone is a list of one. An empty one counts as none, as in Google's
+            run_classifier.py, where `CrossEncoder` closes it with a second `[SEP]`.
         top_k: How many to give; by default all.
         activation: What makes a score of the model's number; by default what its files say, else the sigmoid,
             as in sentence-transformers' `CrossEncoder`.
