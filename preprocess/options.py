@@ -16,6 +16,9 @@ from tfbert_npu.errors import CheckpointError
 Dialect = Literal["bert", "tf_text"]
 Trimming = Literal["round_robin", "longest_first", "waterfall"]
 
+_STAGES = ("normalizer", "pre_tokenizer", "model", "post_processor")
+"""What a tokenizer.json is made of; other files have no such keys."""
+
 _LOGGER = logging.getLogger(__name__)
 
 
@@ -152,8 +155,11 @@ def read_json(path: Path) -> dict[str, Any]:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is not JSON: {error}") from error
     if not isinstance(value, dict):
         raise CheckpointError(f"{path} must hold a JSON object, not {type(value).__name__}")
+    for key in _STAGES:
+        if not isinstance(value.get(key) or {}, dict):
+            raise CheckpointError(f"{path} has {value[key]!r} as its {key}, which must be a JSON object")
     return value

@@ -58,7 +58,11 @@ def read_pipeline(
             f"{directory} asks for tokenizer_class {named!r}, and without a tokenizer.json only BERT's are "
             "computed here; save the tokenizer once with transformers' fast class"
         )
-    parts = _foreign_parts(rules)
+    try:
+        parts = _foreign_parts(rules)
+        pairs = _packs_as_bert(rules, vocabulary)
+    except (AttributeError, TypeError, StopIteration) as error:
+        raise VocabularyError(f"{path} is no tokenizer.json ({error!r}); download it again") from error
     more = [token for token in added_tokens(directory) if token not in vocabulary.core]
     if more:
         shown = ", ".join(more[:4]) + (f" and {len(more) - 4} more" if len(more) > 4 else "")
@@ -78,7 +82,7 @@ def read_pipeline(
         tokenizer = _from_rules(path, rules, vocabulary, options)
     else:
         tokenizer = _from_vocabulary(directory, vocabulary, options, more)
-    return Pipeline(tokenizer, tuple(parts), _packs_as_bert(rules, vocabulary))
+    return Pipeline(tokenizer, tuple(parts), pairs)
 
 
 def _refuse_japanese(directory: Path, config: Mapping[str, Any]) -> None:

@@ -18,7 +18,7 @@ from transformers import AutoTokenizer, BertTokenizerFast
 
 from tests.tiny_bert import TOKENS, write_checkpoint
 from tfbert_npu import BertPreprocessor, BertTokenizer, export_onnx, load_npu, pull_from_hub
-from tfbert_npu.errors import VocabularyError
+from tfbert_npu.errors import CheckpointError, VocabularyError
 
 TEXTS = (
     "the <e1>cat</e1> sat covid19 😀",
@@ -306,3 +306,34 @@ def test_an_artifact_takes_the_files_along(tmp_path: Path) -> None:
     export_onnx(directory, tmp_path / "out")
     shutil.rmtree(directory)
     assert BertTokenizer.from_pretrained(tmp_path / "out").encode("a <q>")[-1] == N
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"normalizer": 3},
+        {"pre_tokenizer": ["Whitespace"]},
+        {"normalizer": {"type": "Sequence", "normalizers": [3]}},
+        {"pre_tokenizer": {"type": "Sequence", "pretokenizers": 7}},
+        {"post_processor": {"type": "TemplateProcessing", "pair": [{}]}},
+        {"post_processor": {"type": "TemplateProcessing", "pair": 5}},
+        {"model": 1},
+        {"model": {"type": "WordPiece", "vocab": 5}},
+        {"added_tokens": [{"content": "x"}]},
+        {"added_tokens": {"a": 1}},
+        {"normalizer": {"type": "Unknown"}},
+    ],
+)
+def test_damaged_rules_are_one_sentence_with_the_file(tmp_path: Path, change: dict[str, Any]) -> None:
+    directory = write_rules(tmp_path / "t", normalizer=normalizers.NFC())
+    path = directory / "tokenizer.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    with pytest.raises((VocabularyError, CheckpointError), match=str(directory)):
+        BertTokenizer.from_pretrained(directory)
+
+
+def test_a_nesting_without_end_is_one_sentence(tmp_path: Path) -> None:
+    directory = write_rules(tmp_path / "t")
+    (directory / "tokenizer_config.json").write_text("[" * 100_000)
+    with pytest.raises(CheckpointError, match="is not JSON"):
+        BertTokenizer.from_pretrained(directory)

@@ -71,13 +71,13 @@ def pack(lengths: Sequence[int] | np.ndarray, widths: Sequence[int]) -> list[Pac
     return packs
 
 
-def feed(host: HostEmbeddings, inputs: Mapping[str, np.ndarray], pack: Pack) -> dict[str, np.ndarray]:
+def feed(host: HostEmbeddings, inputs: Mapping[str, np.ndarray], one: Pack) -> dict[str, np.ndarray]:
     """What the file takes for one row.
 
     Args:
         host: The embedding tables.
         inputs: The request, int32 [B, S] under TF-Hub's names.
-        pack: The texts of the row.
+        one: The texts of the row.
 
     Returns:
         `embeddings` float32 [1, width, H] and `attention_bias` float32 [1, width, width].
@@ -85,11 +85,11 @@ def feed(host: HostEmbeddings, inputs: Mapping[str, np.ndarray], pack: Pack) -> 
     Raises:
         ValueError: An id is outside of its table.
     """
-    flat = {name: np.zeros((1, pack.width), np.int32) for name in ("input_word_ids", "input_type_ids")}
-    positions = np.zeros(pack.width, np.intp)
-    text = np.full(pack.width, -1)
-    real = np.zeros(pack.width, bool)
-    for number, (row, start, length) in enumerate(zip(pack.rows, pack.starts, pack.lengths, strict=True)):
+    flat = {name: np.zeros((1, one.width), np.int32) for name in ("input_word_ids", "input_type_ids")}
+    positions = np.zeros(one.width, np.intp)
+    text = np.full(one.width, -1)
+    real = np.zeros(one.width, bool)
+    for number, (row, start, length) in enumerate(zip(one.rows, one.starts, one.lengths, strict=True)):
         place = slice(start, start + length)
         for name, value in flat.items():
             if name in inputs:

@@ -85,7 +85,8 @@ class Reference:
         arrays: dict[str, np.ndarray] = {"source_sha256": np.array(self.source_sha256)}
         for group in ("inputs", "outputs", "places"):
             arrays |= {f"{group}/{name}": value for name, value in getattr(self, group).items()}
-        np.savez(Path(directory) / REFERENCE, allow_pickle=False, **arrays)
+        # numpy 1.26 has no allow_pickle here and would store it as one more array.
+        np.savez(Path(directory) / REFERENCE, **arrays)  # type: ignore[arg-type]
 
     @classmethod
     def read(cls, directory: str | os.PathLike[str]) -> Reference:
