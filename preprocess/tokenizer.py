@@ -14,7 +14,7 @@ from tokenizers.decoders import WordPiece
 
 from tfbert_npu.checkpoints.repository import local_directory
 from tfbert_npu.errors import VocabularyError
-from tfbert_npu.preprocess.alignment import Aligner
+from tfbert_npu.preprocess.aligned_pieces import AlignedPieces
 from tfbert_npu.preprocess.arguments import check_choices, checked_texts, mapped
 from tfbert_npu.preprocess.host_packing import Padding, Segment, pack_rows, trimmed_rows, windowed_rows
 from tfbert_npu.preprocess.normalizer import BertNormalizer
@@ -64,7 +64,7 @@ class BertTokenizer:
             self._normalizer = TfTextNormalizer(self.options)
             self._words = WordPieces(vocabulary, max_word_bytes=MAX_WORD_BYTES)
         self._chunks = ChunkPieces(self._normalizer, self._words)
-        self._aligner = Aligner(self.options)
+        self._aligned = AlignedPieces(vocabulary, self._words, self.options)
         allowed = sorted(self.options.allow_special_tokens)
         if missing := [token for token in allowed if token not in vocabulary.ids]:
             raise VocabularyError(
@@ -196,18 +196,8 @@ class BertTokenizer:
             if special is not None:
                 ids.append(special)
                 offsets.append((base, base + len(part)))
-                continue
-            for word in self._aligner.words(part):
-                pieces = self._words[word.text]
-                ids += pieces
-                if pieces == (self.vocabulary.unk_id,):
-                    offsets.append((base + word.starts[0], base + max(word.ends)))
-                    continue
-                at = 0
-                for piece in pieces:
-                    end = at + len(self.vocabulary.tokens[piece].removeprefix(SUFFIX_INDICATOR if at else ""))
-                    offsets.append((base + word.starts[at], base + word.ends[end - 1]))
-                    at = end
+            else:
+                self._aligned.add(part, base, ids, offsets)
         return ids, _in_unit(offsets, unit, text, decoded)
 
     def __call__(

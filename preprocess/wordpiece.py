@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import chain
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from tokenizers.models import WordPiece
 
@@ -12,8 +12,31 @@ from tfbert_npu.preprocess.vocabulary import SUFFIX_INDICATOR, Vocabulary
 
 # Text repeats its words: remembering them makes the common case one dictionary look-up. Bounded, since a
 # server sees text for ever; cleared whole, since refilling is cheap.
-_MAX_REMEMBERED = 100_000
-_MAX_REMEMBERED_LENGTH = 32
+_MAX_REMEMBERED_CHARACTERS = 3_200_000
+_MAX_REMEMBERED_LENGTH = MAX_WORD_CHARACTERS
+
+# `tokenizers` tries every end of the rest of a word, so that its time grows with the square of the length.
+_LONG_WORD = 48
+
+Value = TypeVar("Value")
+
+
+class Memory(dict[str, Value]):
+    """What was worked out for a string, within bounds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._characters = 0
+
+    def keep(self, key: str, value: Value) -> Value:
+        """Remember `value`, unless `key` is too long; returns it."""
+        if len(key) <= _MAX_REMEMBERED_LENGTH:
+            self._characters += len(key) + 1
+            if self._characters > _MAX_REMEMBERED_CHARACTERS:
+                self.clear()
+                self._characters = len(key) + 1
+            self[key] = value
+        return value
 
 
 class Normalizer(Protocol):
@@ -26,7 +49,7 @@ class Normalizer(Protocol):
         """Parts of `text` as it stands whose words, one after the other, are the words of `text`."""
 
 
-class WordPieces(dict[str, tuple[int, ...]]):
+class WordPieces(Memory[tuple[int, ...]]):
     """Ids of the pieces of a word: `pieces[word]`.
 
     Args:
@@ -44,6 +67,9 @@ class WordPieces(dict[str, tuple[int, ...]]):
         super().__init__()
         self._max_bytes = max_word_bytes
         self._unknown = (vocabulary.unk_id,)
+        self._ids = vocabulary.ids
+        self._max_characters = max_word_characters
+        self._longest = max(map(len, vocabulary.ids), default=0)
         self._model = WordPiece(
             vocabulary.ids,
             unk_token="[UNK]",
@@ -54,10 +80,27 @@ class WordPieces(dict[str, tuple[int, ...]]):
     def __missing__(self, word: str) -> tuple[int, ...]:
         if self._max_bytes is not None and len(word.encode()) > self._max_bytes:
             return self._unknown
-        return _remember(self, word, tuple([token.id for token in self._model.tokenize(word)]))
+        if _LONG_WORD < len(word) <= self._max_characters:
+            return self.keep(word, self._long(word))
+        return self.keep(word, tuple([token.id for token in self._model.tokenize(word)]))
+
+    def _long(self, word: str) -> tuple[int, ...]:
+        """The same greedy longest match, which tries no piece longer than the vocabulary's longest."""
+        pieces: list[int] = []
+        at, prefix = 0, ""
+        while at < len(word):
+            for end in range(min(len(word), at + self._longest - len(prefix)), at, -1):
+                found = self._ids.get(prefix + word[at:end])
+                if found is not None:
+                    pieces.append(found)
+                    break
+            else:
+                return self._unknown
+            at, prefix = end, SUFFIX_INDICATOR
+        return tuple(pieces)
 
 
-class ChunkPieces(dict[str, tuple[int, ...]]):
+class ChunkPieces(Memory[tuple[int, ...]]):
     """Ids of the pieces of a chunk of raw text: `pieces[chunk]`; see `Normalizer.chunks`."""
 
     def __init__(self, normalizer: Normalizer, words: WordPieces):
@@ -68,12 +111,4 @@ class ChunkPieces(dict[str, tuple[int, ...]]):
     def __missing__(self, chunk: str) -> tuple[int, ...]:
         words = self._normalizer.words(chunk)
         ids = tuple(chain.from_iterable(map(self._words.__getitem__, words)))
-        return _remember(self, chunk, ids)
-
-
-def _remember(memory: dict[str, tuple[int, ...]], key: str, ids: tuple[int, ...]) -> tuple[int, ...]:
-    if len(key) <= _MAX_REMEMBERED_LENGTH:
-        if len(memory) >= _MAX_REMEMBERED:
-            memory.clear()
-        memory[key] = ids
-    return ids
+        return self.keep(chunk, ids)

@@ -167,14 +167,16 @@ def test_an_allowed_token_must_exist():
 def test_memory_of_words_is_bounded(tokenizer, monkeypatch):
     from tfbert_npu.preprocess import wordpiece
 
-    monkeypatch.setattr(wordpiece, "_MAX_REMEMBERED", 10)
+    monkeypatch.setattr(wordpiece, "_MAX_REMEMBERED_CHARACTERS", 50)
     fresh = BertTokenizer(VOCABULARY)
     for number in range(200):
         assert fresh.encode(f"a{number} a") == [1, A]
-    assert len(fresh._chunks) <= 10
-    assert len(fresh._words) <= 10
-    fresh.encode("y" * 40)
-    assert "y" * 40 not in fresh._words
+        assert fresh.encode_with_offsets(f"a{number} a")[0] == [1, A]
+    for memory in (fresh._chunks, fresh._words, fresh._aligned):
+        assert 0 < sum(len(key) + 1 for key in memory) <= 50
+    monkeypatch.undo()
+    fresh.encode("y" * 201)
+    assert "y" * 201 not in fresh._words
 
 
 def test_no_tensorflow_and_nothing_slow(tmp_path):
