@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import subprocess
 import sys
 import threading
@@ -17,6 +18,8 @@ from tests.runtime.artifacts import SHAPES, requests, write_artifact, write_fore
 from tests.runtime.conftest import EMULATED, Board
 from tests.runtime.expected import assert_right, expected
 from tfbert_npu.runtime import BackendError, load_npu, soc
+from tfbert_npu.runtime.files import Artifact
+from tfbert_npu.runtime.profile import profile
 from tfbert_npu.runtime.rknn import core_mask
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -189,6 +192,48 @@ class TestRuntime:
         with pytest.raises(BackendError, match=r"init_runtime returned -1 .*RKNN init failed. error code"):
             load_npu(artifact)
         assert driver.open == {}
+
+    def test_profile(self, artifact: Path, board: Board) -> None:
+        """Times and tables come through the wheel's public handles."""
+        driver = board()
+        driver.run_microseconds, driver.operator_table = 1875, "ID   OpType\n0   Conv"
+        found = profile(Artifact.open(artifact), calls=1)
+        assert {one.runtime_ms for one in found.calls} == {1.875}
+        assert {one.cores for one in found.calls} >= {"core 0", "core 2", "3 cores on one call"}
+        assert found.tables == dict.fromkeys(SHAPES, "ID   OpType\n0   Conv")
+        assert driver.open == {}
+
+    @pytest.mark.parametrize("failing", [(1, 2), (0, 1, 2)])
+    def test_cores_that_never_compute(self, artifact: Path, board: Board, failing: tuple[int, ...]) -> None:
+        """rknn_run fails, the wheel ignores its code, and nobody gets the last call's outputs."""
+        driver = board()
+        rng = np.random.default_rng(1)
+        with load_npu(artifact) as model:
+            driver.faults.failing = lambda core: core in failing
+            for _ in range(12):
+                inputs = requests(rng, int(rng.integers(1, 4)), 16)
+                if len(failing) == 3:
+                    with pytest.raises(BackendError, match="did not compute"):
+                        model(inputs)
+                else:
+                    assert_right(model(inputs), inputs)
+            assert sum(core.errors for core in model.stats().cores) > 0
+        assert driver.open == {}
+
+    def test_one_call_in_ten_that_fails(self, artifact: Path, board: Board) -> None:
+        driver = board()
+        chance, lock = random.Random(5), threading.Lock()
+
+        def fails(core: int) -> bool:
+            with lock:
+                return chance.random() < 1 / 10
+
+        with load_npu(artifact) as model:
+            driver.faults.failing = fails
+            for seed in range(60):
+                inputs = requests(np.random.default_rng(seed), 1, 16)
+                assert_right(model(inputs), inputs)
+            assert sum(core.errors for core in model.stats().cores) > 0
 
     def test_loads_and_releases(self, artifact: Path, board: Board) -> None:
         driver = board()

@@ -30,6 +30,11 @@ _COMMANDS: dict[str, tuple[str, str, str]] = {
     "serve": ("tfbert_npu.cli.serve", "serve", "Serve sentence vectors over HTTP."),
     "toolchain": ("tfbert_npu.cli.toolchain", "toolchain", "Install and find rknn-toolkit2."),
     "verify": ("tfbert_npu.cli.verify", "verify", "Check that this machine computes an artifact right."),
+    "profile": (
+        "tfbert_npu.cli.profile",
+        "profile",
+        "Time an artifact on this board, beside the prediction.",
+    ),
     "inspect": ("tfbert_npu.cli.inspect", "inspect", "Show an exported directory or a .rknn file."),
     "vocab": ("tfbert_npu.cli.vocab", "vocab", "Train a WordPiece vocabulary on a text file."),
     "train": ("tfbert_npu.cli.train", "train", "Fine-tune a model on a task, or pre-train it on text."),

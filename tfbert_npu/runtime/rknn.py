@@ -58,7 +58,7 @@ class RknnBackend:
         vendor = vendor_class()
         try:
             for file in files:
-                context = _open(vendor, file, core_mask(platform, core))
+                context = open_context(vendor, file, core_mask(platform, core))
                 self._contexts.add(file.model.shapes, context)
         except BaseException:
             self.close()
@@ -200,7 +200,18 @@ def check_platform(file: VerifiedFile, platform: Platform) -> None:
         )
 
 
-def _open(vendor: Any, file: VerifiedFile, mask: int) -> Any:
+def open_context(vendor: Any, file: VerifiedFile, mask: int, *, collects: bool = False) -> Any:
+    """An `RKNNLite` that is ready to compute.
+
+    Args:
+        vendor: `vendor_class()`.
+        file: The model.
+        mask: Which cores; see `core_mask`.
+        collects: Keep a table of the operators' times, which makes calls slower.
+
+    Raises:
+        BackendError: The runtime refuses the model, or is older than it.
+    """
     wanted = file.model.toolkit_version
     installed = soc.library()
     _check_version(file, soc.library_version(installed) if installed else None)
@@ -219,12 +230,24 @@ def _open(vendor: Any, file: VerifiedFile, mask: int) -> Any:
                 "`tfbert-npu doctor` looks at the driver and librknnrt"
             )
         _check_version(file, _api_version(context.get_sdk_version()))
+        if collects:
+            _collect(context, mask)
         # The driver has its own copy by now; this one would be kept for each core.
         context.rknn_data = None
     except BaseException:
         context.release()
         raise
     return context
+
+
+def _collect(context: Any, mask: int) -> None:
+    """Replace a context's runtime by one that keeps a table of its operators; RKNNLite has no option."""
+    kind = type(context.rknn_runtime)
+    context.rknn_runtime.release()
+    context.rknn_runtime = kind(context.root_dir, None, None, perf_debug=True)
+    context.rknn_runtime.build_graph(context.rknn_data)
+    context.rknn_runtime.set_core_mask(mask)
+    context.rknn_runtime.check_dynamic_shape()
 
 
 def _api_version(sdk: str | None) -> str | None:

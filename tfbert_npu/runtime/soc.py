@@ -74,6 +74,16 @@ def available_memory(root: Path | None = None) -> int | None:
     return min(found, default=None)
 
 
+def temperatures(root: Path | None = None) -> dict[str, float]:
+    """Degrees Celsius of each thermal zone by its name; a sensor that is switched off is left out."""
+    found = {}
+    for zone in sorted(((root or ROOT) / "sys/class/thermal").glob("thermal_zone*")):
+        degrees = _text(zone / "temp").strip()
+        if degrees.lstrip("-").isdecimal():
+            found[_text(zone / "type").strip() or zone.name] = int(degrees) / 1000
+    return found
+
+
 def _text(path: Path) -> str:
     try:
         return path.read_text(encoding="ascii", errors="replace")

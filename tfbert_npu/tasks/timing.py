@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 
@@ -193,7 +192,7 @@ def benchmark(
     """
     _check(backends, instances, shape, texts, batch, requests, duration, rounds)
     names = [models] if isinstance(models, str | os.PathLike) else list(models)
-    heat = _temperatures()
+    heat = soc.temperatures()
     with ExitStack() as opened:
         contenders = [
             _contender(opened, name, backend, count, threads, shape, texts, batch)
@@ -212,7 +211,7 @@ def benchmark(
                     None if duration is None else duration / rounds,
                 )
         timings = tuple(contender.timing(contenders[0]) for contender in contenders)
-    after = _temperatures()
+    after = soc.temperatures()
     first = contenders[0].requests[0]["input_word_ids"].shape
     return Benchmark(
         timings=timings,
@@ -297,20 +296,3 @@ def _real(model: TaskModel, texts: Sequence[str], batch: int) -> Iterator[Inputs
     ]
     for start in range(0, len(rows), batch):
         yield pad(rows[start : start + batch], None, vocabulary.pad_id)
-
-
-def _temperatures() -> dict[str, float]:
-    found = {}
-    for zone in sorted((soc.ROOT / "sys/class/thermal").glob("thermal_zone*")):
-        if (degrees := _number(zone / "temp")) is not None:
-            kind = zone / "type"
-            name = kind.read_text(encoding="ascii", errors="replace").strip() if kind.is_file() else zone.name
-            found[name] = degrees / 1000
-    return found
-
-
-def _number(path: Path) -> int | None:
-    try:
-        return int(path.read_text(encoding="ascii"))
-    except (OSError, ValueError):
-        return None  # a sensor that is switched off

@@ -18,6 +18,7 @@ import numpy as np
 
 from .model_file import Compute, FakeModel
 from .structures import (
+    COLLECT_PERFORMANCE,
     NUMBERS,
     QUERY_CURRENT_INPUT_ATTR,
     QUERY_CURRENT_OUTPUT_ATTR,
@@ -25,12 +26,16 @@ from .structures import (
     QUERY_INPUT_ATTR,
     QUERY_INPUT_DYNAMIC_RANGE,
     QUERY_OUTPUT_ATTR,
+    QUERY_PERF_DETAIL,
+    QUERY_PERF_RUN,
     QUERY_SDK_VERSION,
     TYPES,
     InOutNum,
     Input,
     InputRange,
     Output,
+    PerfDetail,
+    PerfRun,
     SdkVersion,
     TensorAttr,
 )
@@ -67,6 +72,7 @@ class _Open:
     inputs: list[np.ndarray | None] = field(default_factory=list)
     outputs: list[np.ndarray] = field(default_factory=list)
     kept: list[Any] = field(default_factory=list)
+    collects: bool = False
 
 
 class Driver:
@@ -93,6 +99,9 @@ class Driver:
         self.calls_on: dict[int, int] = {}
         self.spans: list[tuple[float, float]] = []
         """When each call began and ended on its core, by `time.perf_counter`."""
+        self.run_microseconds = 0
+        """What it says that a call took, of its own; with it, `operator_table` of a context that collects."""
+        self.operator_table = ""
         self.seen: list[list[tuple[str, tuple[int, ...]]]] = []
         self._next = 1
         self._lock = threading.Lock()
@@ -120,6 +129,7 @@ class Driver:
             return ERR_MODEL_INVALID
         opened = _Open(parsed, parsed.compute())
         opened.inputs = [None] * len(parsed.inputs)
+        opened.collects = bool(flags & COLLECT_PERFORMANCE)
         with self._lock:
             self.inits += 1
             number, self._next = self._next, self._next + 1
@@ -143,6 +153,12 @@ class Driver:
             version = SdkVersion.from_address(info)
             version.api_version = f"{self.version} (429f97ae6b@2025-04-09T09:09:27)".encode()
             version.drv_version = b"0.9.8"
+        elif command == QUERY_PERF_RUN and opened.outputs:
+            PerfRun.from_address(info).run_duration = self.run_microseconds
+        elif command == QUERY_PERF_DETAIL and opened.outputs and opened.collects:
+            detail = PerfDetail.from_address(info)
+            opened.kept.append(table := ctypes.create_string_buffer(self.operator_table.encode()))
+            detail.perf_data, detail.data_len = ctypes.addressof(table), len(table)
         elif command in (QUERY_INPUT_ATTR, QUERY_CURRENT_INPUT_ATTR):
             which = opened.shape if command == QUERY_CURRENT_INPUT_ATTR else 0
             return _describe(info, size, model.inputs, model.input_shapes[which])

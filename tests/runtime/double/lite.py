@@ -14,16 +14,19 @@ import numpy as np
 
 from .driver import Driver
 from .structures import (
+    COLLECT_PERFORMANCE,
     NUMBERS,
     QUERY_IN_OUT_NUM,
     QUERY_INPUT_ATTR,
     QUERY_INPUT_DYNAMIC_RANGE,
     QUERY_OUTPUT_ATTR,
+    QUERY_PERF_RUN,
     QUERY_SDK_VERSION,
     InOutNum,
     Input,
     InputRange,
     Output,
+    PerfRun,
     SdkVersion,
     TensorAttr,
 )
@@ -48,6 +51,7 @@ class _Lite:
     def __init__(self, verbose: bool = False, verbose_file: str | None = None) -> None:
         self.rknn_data: bytes | None = None
         self.rknn_runtime: _Runtime | None = None
+        self.root_dir = "rknnlite"
 
     def load_rknn(self, path: str, key_path: str | None = None) -> int:
         if not Path(path).exists():
@@ -72,7 +76,9 @@ class _Lite:
         try:
             if target is not None:
                 raise RuntimeError(f"no device of target {target} is connected by adb")
-            self.rknn_runtime = _Runtime(self.driver)
+            self.rknn_runtime = type("RKNNRuntime", (_Runtime,), {"driver": self.driver})(
+                self.root_dir, target, device_id
+            )
             self.rknn_runtime.build_graph(self.rknn_data)
             self.rknn_runtime.set_core_mask(core_mask)
             self.rknn_runtime.check_dynamic_shape()
@@ -112,13 +118,23 @@ class _Lite:
 
 
 class _Runtime:
-    def __init__(self, driver: Driver) -> None:
-        self._driver = driver
+    driver: Driver
+
+    def __init__(
+        self, root_dir: str, target: str | None, device_id: str | None, perf_debug: bool = False
+    ) -> None:
+        self._driver = self.lib = self.driver
+        self._collects = perf_debug
         self._context = ctypes.c_ulong(0)
         self._dynamic = False
 
+    @property
+    def context(self) -> int:
+        return self._context.value
+
     def build_graph(self, model: bytes) -> None:
-        code = self._driver.rknn_init(ctypes.addressof(self._context), model, len(model), 0, None)
+        flags = COLLECT_PERFORMANCE if self._collects else 0
+        code = self._driver.rknn_init(ctypes.addressof(self._context), model, len(model), flags, None)
         if code != 0:
             raise RuntimeError(f"RKNN init failed. error code: {code}")
 
@@ -183,6 +199,16 @@ class _Runtime:
             values.append(np.frombuffer(raw, np.float32).reshape(shape).copy())
         self._driver.rknn_outputs_release(self._context, count, ctypes.addressof(wanted))
         return values
+
+    def get_run_perf(self) -> str:
+        """Microseconds of the last run, in digits."""
+        if self._collects:
+            raise TypeError("decoding to str: need a bytes-like object, int found")  # as the wheel does
+        run = PerfRun()
+        code = self._query(QUERY_PERF_RUN, run)
+        if code != 0:
+            raise RuntimeError(f"Query run perf failed, error code: {code}")
+        return str(run.run_duration)
 
     def release(self) -> None:
         self._driver.rknn_destroy(self._context)
