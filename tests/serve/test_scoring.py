@@ -12,6 +12,7 @@ import tiny_bert
 
 from tests.serve.test_serve import TEXTS, encoder, serving
 from tfbert_npu import BertForSequenceClassification, tasks
+from tfbert_npu.cli.asking import Where
 from tfbert_npu.cli.serve import _load
 from tfbert_npu.tasks.loading import TaskModel
 from tfbert_npu.tasks.sentence_encoder import SentenceEncoder
@@ -112,7 +113,7 @@ def test_the_command_loads_what_the_head_is_for(tmp_path: Path) -> None:
     model = BertForSequenceClassification(tiny_bert.config(), num_labels=1)
     model.save_pretrained(tmp_path / "ranker")
     tiny_bert.tokenizer().save_pretrained(tmp_path / "ranker")
-    assert isinstance(_load(str(tmp_path / "ranker"), "auto"), TaskModel)
+    assert isinstance(_load(str(tmp_path / "ranker"), Where("auto", None, None)), TaskModel)
     tiny_bert.write_checkpoint(tmp_path / "encoder")
-    assert isinstance(_load(str(tmp_path / "encoder"), "auto"), SentenceEncoder)
-    assert "is neither a directory nor" in str(_load("/does/not/exist", "auto"))
+    assert isinstance(_load(str(tmp_path / "encoder"), Where("auto", None, None)), SentenceEncoder)
+    assert "is neither a directory nor" in str(_load("/does/not/exist", Where("auto", None, None)))

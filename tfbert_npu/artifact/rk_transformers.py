@@ -62,8 +62,8 @@ def manifest_of(directory: Path, file: str | None = None) -> Manifest:
         names = rknn_files(directory)
         if len(names) != 1:
             raise ArtifactError(
-                f"{directory} holds {len(names)} .rknn files and no manifest.json; load one of them with "
-                f"load_npu(directory, file=...): {', '.join(names)}"
+                f"{directory} holds {len(names)} .rknn files and no manifest.json; name the one to run, "
+                f"--file or file=: {', '.join(names)}"
             )
         (file,) = names
     path = file_inside(directory, file)

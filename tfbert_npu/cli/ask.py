@@ -12,7 +12,6 @@ from tfbert_npu import tasks
 from tfbert_npu.cli import asking
 from tfbert_npu.cli.text_input import text_windows
 from tfbert_npu.tasks.entities import entity_labels_of
-from tfbert_npu.tasks.loading import Backend
 from tfbert_npu.tasks.schemes import SchemeName, recognize_scheme
 
 
@@ -27,15 +26,14 @@ def fill_mask(
     top_k: int,
     seq_length: int | None,
     batch_size: int,
-    backend: Backend,
-    revision: str | None,
+    where: asking.Where,
     as_json: bool,
 ) -> None:
     """Say which words MODEL puts in the place of each [MASK].
 
     Example: echo "Paris is the [MASK] of France." | tfbert-npu fill-mask google-bert/bert-base-uncased
     """
-    with tasks.load(model, "fill-mask", backend, revision=revision) as loaded:
+    with where.load(model, "fill-mask") as loaded:
         for texts in text_windows(source, asking.WINDOW):
             filled = tasks.fill_mask(loaded, texts, top_k=top_k, seq_length=seq_length, batch_size=batch_size)
             for text, masks in zip(texts, filled, strict=True):
@@ -58,15 +56,14 @@ def classify(
     top_k: int,
     seq_length: int | None,
     batch_size: int,
-    backend: Backend,
-    revision: str | None,
+    where: asking.Where,
     as_json: bool,
 ) -> None:
     """Say which label MODEL gives to each text, or pair of texts.
 
     Example: echo "Can I get a refund?" | tfbert-npu classify out/mine
     """
-    with tasks.load(model, "classify", backend, revision=revision) as loaded:
+    with where.load(model, "classify") as loaded:
         for lines in text_windows(source, asking.WINDOW):
             texts, pairs = (lines, None) if pair_separator is None else _separated(lines, pair_separator)
             scored = tasks.classify(loaded, texts, pairs, seq_length=seq_length, batch_size=batch_size)
@@ -102,15 +99,14 @@ def ner(
     scheme: SchemeName | None,
     seq_length: int | None,
     batch_size: int,
-    backend: Backend,
-    revision: str | None,
+    where: asking.Where,
     as_json: bool,
 ) -> None:
     """Say which named entities MODEL finds in each text, and at which characters.
 
     Example: echo "Anna lives in Berlin." | tfbert-npu ner out/ner
     """
-    with tasks.load(model, "ner", backend, revision=revision) as loaded:
+    with where.load(model, "ner") as loaded:
         click.echo(f"label scheme: {recognize_scheme(entity_labels_of(loaded, None), scheme)}", err=True)
         for texts in text_windows(source, asking.WINDOW):
             found = tasks.ner(loaded, texts, scheme=scheme, seq_length=seq_length, batch_size=batch_size)
@@ -139,8 +135,7 @@ def ner(
     help="Overlap of windows in tokens; by default 128, or a third of a shorter window.",
 )
 @asking.seq_length
-@asking.backend
-@asking.revision
+@asking.where
 @asking.as_json
 def qa(
     model: str,
@@ -150,8 +145,7 @@ def qa(
     no_answer: bool,
     stride: int | None,
     seq_length: int | None,
-    backend: Backend,
-    revision: str | None,
+    where: asking.Where,
     as_json: bool,
 ) -> None:
     """Find the answer to --question in a text of any length with MODEL.
@@ -160,7 +154,7 @@ def qa(
     """
     with click.open_file(context_file, encoding="utf-8") as stream:
         context = stream.read()
-    with tasks.load(model, "qa", backend, revision=revision) as loaded:
+    with where.load(model, "qa") as loaded:
         (answers,) = tasks.answer(
             loaded,
             [question],

@@ -56,6 +56,7 @@ class _Shape(click.ParamType):
 @click.option("--requests", type=click.IntRange(min=1), help="Of each contender in all; by default 100.")
 @click.option("--duration", type=click.FloatRange(min=0.1), help="Seconds of each contender in all.")
 @click.option("--rounds", type=click.IntRange(min=1), default=5, show_default=True, help="Turns.")
+@asking.file
 @asking.as_json
 def benchmark(
     models: tuple[str, ...],
@@ -68,6 +69,7 @@ def benchmark(
     requests: int | None,
     duration: float | None,
     rounds: int,
+    file: str | None,
     as_json: bool,
 ) -> None:
     """Time MODEL, or several models, backends and numbers of instances against each other, in turns.
@@ -91,6 +93,7 @@ def benchmark(
         requests=requests,
         duration=duration,
         rounds=rounds,
+        file=file,
     )
     if as_json:
         click.echo(json.dumps(asdict(found)))

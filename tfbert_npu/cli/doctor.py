@@ -16,15 +16,16 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("artifact", required=False)
+@click.option("--file", metavar="NAME", help="The one of ARTIFACT's .rknn files that is to run.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
-def doctor(artifact: str | None, as_json: bool) -> None:
+def doctor(artifact: str | None, file: str | None, as_json: bool) -> None:
     """Report on NPU, driver, runtime, clocks, memory and packages, and on ARTIFACT, a directory to run here.
 
     The exit code is 1 if something stands in the way, each with its remedy; a machine without an NPU is none.
 
     Example: tfbert-npu doctor out/mine-rk3588
     """
-    report = examine(artifact)
+    report = examine(artifact, file=file)
     if as_json:
         click.echo(json.dumps(report.to_dict(), indent=2))
     else:

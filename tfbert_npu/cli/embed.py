@@ -11,7 +11,6 @@ from tfbert_npu.cli.array_output import form_of, open_sink
 from tfbert_npu.cli.progress import byte_progress
 from tfbert_npu.cli.text_input import open_texts, text_windows
 from tfbert_npu.tasks.embedding import Pooling, embed_stream
-from tfbert_npu.tasks.loading import Backend
 from tfbert_npu.tasks.sentence_encoder import SentenceEncoder
 
 # Sorting by length needs many batches to choose from; the texts of so many are little memory.
@@ -49,8 +48,7 @@ _BATCHES = 32
     help="Tokens per text at most; by default what the model's files say, or what it has positions for.",
 )
 @asking.batch_size
-@asking.backend
-@asking.revision
+@asking.where
 @click.option("--progress/--no-progress", default=None, help="Show a bar; by default on a terminal.")
 def embed(
     model: str,
@@ -63,8 +61,7 @@ def embed(
     dimensions: int | None,
     seq_length: int | None,
     batch_size: int,
-    backend: Backend,
-    revision: str | None,
+    where: asking.Where,
     progress: bool | None,
 ) -> None:
     """Embed texts, one per line, with MODEL: a directory, a hub repository, or an exported artifact.
@@ -83,8 +80,10 @@ def embed(
     form = form or form_of(output)
     with open_texts(source) as (_, size):  # a file that is not there is said before a model is loaded
         pass
-    hub = {} if revision is None else {"revision": revision}
-    with open_sink(output, form) as sink, SentenceEncoder.from_pretrained(model, backend, **hub) as encoder:
+    with (
+        open_sink(output, form) as sink,
+        SentenceEncoder.from_pretrained(model, where.backend, **where.hub_options) as encoder,
+    ):
         if seq_length is not None and seq_length > encoder.longest:
             raise click.BadParameter(
                 f"{model} takes {encoder.longest} tokens at most", param_hint="--seq-length"

@@ -59,6 +59,8 @@ from tfbert_npu.tasks.schemes import SchemeName
 @click.option("--no-answer", is_flag=True, help="qa: questions may have no answer.")
 @click.option("--seq-length", type=click.IntRange(min=8), help="Tokens of a row; 128, or 384 for qa.")
 @asking.batch_size
+@asking.revision
+@asking.file
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def evaluate(
     task: EvaluationTask,
@@ -72,6 +74,8 @@ def evaluate(
     no_answer: bool,
     seq_length: int | None,
     batch_size: int,
+    revision: str | None,
+    file: str | None,
     as_json: bool,
     **columns: Any,
 ) -> None:
@@ -94,7 +98,7 @@ def evaluate(
     rows: list[tuple[str, str, Evaluation]] = []
     labels: tuple[str, ...] = ()
     for model, backend in runs:
-        with load(model, task, backend) as opened:
+        with load(model, task, backend, revision=revision, file=file) as opened:
             if rows and task in ("classify", "pair", "ner") and set(opened.labels) != set(labels):
                 raise ValueError(
                     f"{model} has other labels than {rows[0][0]}; compare models of one label set"

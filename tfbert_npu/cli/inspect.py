@@ -10,10 +10,12 @@ from typing import Any
 import click
 
 from tfbert_npu.artifact.manifest import MANIFEST, Manifest
+from tfbert_npu.artifact.rk_transformers import rknn_files
 from tfbert_npu.artifact.rknn_file import RknnFile, read_rknn
 from tfbert_npu.errors import ArtifactError
 from tfbert_npu.export.picture import draw_costs, draw_search
 from tfbert_npu.rknn.time_model import described
+from tfbert_npu.runtime.files import is_of_rk_transformers
 
 
 @click.command()
@@ -55,6 +57,9 @@ def inspect(
         else:
             _show_file(header)
         return
+    if is_of_rk_transformers(path):
+        _show_foreign(path, as_json, operators or picture is not None or verify)
+        return
     manifest = Manifest.read(path)
     if verify:
         manifest.check_files(path)
@@ -66,6 +71,21 @@ def inspect(
     show_manifest(path, manifest)
     if operators:
         _show_operators(_rows(path))
+
+
+def _show_foreign(path: Path, as_json: bool, wants_report: bool) -> None:
+    """List the files of a directory that another exporter wrote."""
+    if wants_report:
+        raise click.UsageError(f"{path} has no manifest.json of ours, so there is no report to show")
+    headers = [read_rknn(path / name) for name in rknn_files(path)]
+    if as_json:
+        click.echo(json.dumps([{**dataclasses.asdict(one), "path": str(one.path)} for one in headers]))
+        return
+    click.echo(f"{path}: {len(headers)} .rknn file{'s' * (len(headers) > 1)}, no manifest.json")
+    for header in headers:
+        _show_file(header)
+    if len(headers) > 1:
+        click.echo("name the one to run with --file")
 
 
 def show_manifest(path: Path, manifest: Manifest) -> None:

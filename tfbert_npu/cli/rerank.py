@@ -10,7 +10,6 @@ import click
 from tfbert_npu import tasks
 from tfbert_npu.cli import asking
 from tfbert_npu.cli.text_input import text_windows
-from tfbert_npu.tasks.loading import Backend
 
 
 @click.command()
@@ -24,8 +23,7 @@ from tfbert_npu.tasks.loading import Backend
     type=click.IntRange(min=8),
     help="Tokens of a pair; by default the artifact's longest shape, else all positions.",
 )
-@asking.backend
-@asking.revision
+@asking.where
 @asking.as_json
 def rerank(
     model: str,
@@ -34,8 +32,7 @@ def rerank(
     top_k: int | None,
     batch_size: int,
     seq_length: int | None,
-    backend: Backend,
-    revision: str | None,
+    where: asking.Where,
     as_json: bool,
 ) -> None:
     """Order the texts of FILE, one per line, by MODEL's score of each with --query; - is standard input.
@@ -45,7 +42,7 @@ def rerank(
     Example: tfbert-npu rerank cross-encoder/ms-marco-MiniLM-L6-v2 --query "Who ran?" texts.txt --top-k 3
     """
     texts = [text for window in text_windows(source, asking.WINDOW) for text in window]
-    with tasks.load(model, "rerank", backend, revision=revision) as loaded:
+    with where.load(model, "rerank") as loaded:
         found = tasks.rerank(loaded, query, texts, top_k, seq_length=seq_length, batch_size=batch_size)
     for one in found:
         if as_json:

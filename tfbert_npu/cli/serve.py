@@ -10,13 +10,13 @@ import click
 
 from tfbert_npu.cli import asking
 from tfbert_npu.errors import TaskError, TfbertNpuError, require
-from tfbert_npu.tasks.loading import Backend, TaskModel, load
+from tfbert_npu.tasks.loading import TaskModel
 from tfbert_npu.tasks.sentence_encoder import SentenceEncoder
 
 
 @click.command()
 @click.argument("models", nargs=-1, required=True, metavar="MODEL...")
-@asking.backend
+@asking.where
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0: any.")
 @click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Calls at once.")
@@ -30,7 +30,7 @@ from tfbert_npu.tasks.sentence_encoder import SentenceEncoder
 @click.option("--timeout", type=click.FloatRange(min=0.001), default=60.0, show_default=True, help="Seconds.")
 def serve(
     models: tuple[str, ...],
-    backend: Backend,
+    where: asking.Where,
     host: str,
     port: int,
     workers: int,
@@ -61,7 +61,7 @@ def serve(
         ) from error
     with listener:
         logging.basicConfig(level=logging.INFO, format="%(message)s")
-        loaded: dict[str, SentenceEncoder | TaskModel | str] = {name: _load(name, backend) for name in models}
+        loaded: dict[str, SentenceEncoder | TaskModel | str] = {name: _load(name, where) for name in models}
         if all(isinstance(model, str) for model in loaded.values()):
             raise click.ClickException("; ".join(map(str, loaded.values())))
         service = Service(
@@ -77,13 +77,13 @@ def serve(
         uvicorn.Server(config).run(sockets=[listener])
 
 
-def _load(name: str, backend: Backend) -> SentenceEncoder | TaskModel | str:
+def _load(name: str, where: asking.Where) -> SentenceEncoder | TaskModel | str:
     """The model, or why it cannot be loaded: the others serve on."""
     try:
         try:
-            return load(name, "classify", backend)
+            return where.load(name, "classify")
         except TaskError:
-            return SentenceEncoder.from_pretrained(name, backend)
+            return SentenceEncoder.from_pretrained(name, where.backend, **where.hub_options)
     except (TfbertNpuError, OSError, ValueError) as error:
         click.echo(f"tfbert-npu: {name} is not served: {error}", err=True)
         return str(error)

@@ -74,7 +74,9 @@ class Report:
         return {**asdict(self), "verdict": self.verdict}
 
 
-def examine(artifact_dir: str | os.PathLike[str] | None = None, root: Path | None = None) -> Report:
+def examine(
+    artifact_dir: str | os.PathLike[str] | None = None, root: Path | None = None, file: str | None = None
+) -> Report:
     """Look at this machine, and at an artifact if one is given.
 
     Nothing is loaded or started: versions are read from files.
@@ -82,9 +84,10 @@ def examine(artifact_dir: str | os.PathLike[str] | None = None, root: Path | Non
     Args:
         artifact_dir: An artifact directory that is to run here.
         root: Where the file system begins, for tests.
+        file: The one of the artifact's `.rknn` files that is to run; by default all.
 
     Raises:
-        FileNotFoundError: No artifact directory.
+        FileNotFoundError: No artifact directory, or no such file in it.
     """
     root = root or soc.ROOT
     chip = soc.board_platform(root)
@@ -104,7 +107,7 @@ def examine(artifact_dir: str | os.PathLike[str] | None = None, root: Path | Non
     }
     findings = list(_on_the_machine(facts, root))
     if artifact_dir is not None:
-        facts["artifact"], more = _artifact(Path(artifact_dir).expanduser(), facts)
+        facts["artifact"], more = _artifact(Path(artifact_dir).expanduser(), facts, file)
         findings += more
     return Report(**facts, findings=tuple(findings))
 
@@ -146,9 +149,11 @@ def _on_the_machine(facts: dict[str, Any], root: Path) -> Iterator[Finding]:
             )
 
 
-def _artifact(directory: Path, facts: dict[str, Any]) -> tuple[dict[str, Any], list[Finding]]:
+def _artifact(
+    directory: Path, facts: dict[str, Any], file: str | None
+) -> tuple[dict[str, Any], list[Finding]]:
     try:
-        manifest = read_manifest(directory)
+        manifest = read_manifest(directory, file)
     except ArtifactError as error:
         return {"directory": str(directory)}, [_damaged(error)]
     findings = []

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Concatenate, Literal, ParamSpec, Protocol, TypeVar, get_args, overload
 
-from tfbert_npu.checkpoints.layout import Form
+from tfbert_npu.checkpoints.layout import Form, Layout, layout_of_file
 from tfbert_npu.checkpoints.reading import layout_in, named_head, read_form
 from tfbert_npu.checkpoints.repository import local_directory
 from tfbert_npu.checkpoints.sentence_options import SENTENCE_FILES
@@ -107,6 +107,7 @@ def load(
     token: str | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
     local_files_only: bool = False,
+    file: str | None = None,
 ) -> TaskModel:
     """Load a model with its tokenizer, labels and text options, for `classify`, `ner` and the other tasks.
 
@@ -123,6 +124,8 @@ def load(
         token: Hub access token.
         cache_dir: Where downloads are kept.
         local_files_only: Never ask the network.
+        file: The one of an artifact's `.rknn` files that is to run, such as `"rknn/model_o3.rknn"`; a
+            directory of rk-transformers may hold several.
 
     Raises:
         OSError: No such model, or a file of it is missing.
@@ -141,7 +144,7 @@ def load(
     name, first = os.fspath(model), backend != "tf"
 
     def wanted(files: Any) -> list[str]:
-        layout = layout_in(files, name, artifact_first=first)
+        layout = _layout(files, name, first, file)
         beside = [file for file in files if any(Path(file).match(pattern) for pattern in SENTENCE_FILES)]
         return [*layout.files, *beside]
 
@@ -153,14 +156,15 @@ def load(
         cache_dir=cache_dir,
         local_files_only=local_files_only,
     )
-    layout = layout_in(list_files(directory), name, artifact_first=first)
+    layout = _layout(list_files(directory), name, first, file)
     folder = directory / layout.folder
     if layout.form == "npu":
         if backend == "tf":
             raise ValueError(
                 f"backend='tf' cannot run the artifact {name}; leave it out, or give the checkpoint"
             )
-        return _artifact(name, folder, command, backend, cores, threads)
+        within = file and file.removeprefix(layout.folder)
+        return _artifact(name, folder, command, backend, cores, threads, within)
     if backend not in ("auto", "tf"):
         raise ValueError(
             f"backend={backend!r} runs an artifact, and {name} is a checkpoint; export it first with "
@@ -169,10 +173,24 @@ def load(
     return _checkpoint(name, folder, layout.form, command)
 
 
+def _layout(files: Sequence[str], name: str, artifact_first: bool, file: str | None) -> Layout:
+    if file is None:
+        return layout_in(files, name, artifact_first=artifact_first)
+    if not any(one.endswith(".rknn") for one in files):
+        raise ValueError(f"file={file!r} names a .rknn file, and {name} holds none; leave it out")
+    return layout_of_file(files, file)
+
+
 def _artifact(
-    name: str, folder: Path, command: str | None, backend: BackendChoice, cores: Cores, threads: int | None
+    name: str,
+    folder: Path,
+    command: str | None,
+    backend: BackendChoice,
+    cores: Cores,
+    threads: int | None,
+    file: str | None,
 ) -> TaskModel:
-    npu = load_npu(folder, backend, cores, threads=threads)
+    npu = load_npu(folder, backend, cores, threads=threads, file=file)
     try:
         head = head_of(npu)
         if head is None and (folder / "config.json").is_file():

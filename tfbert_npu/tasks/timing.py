@@ -162,6 +162,7 @@ def benchmark(
     requests: int | None = None,
     duration: float | None = None,
     rounds: int = 5,
+    file: str | None = None,
 ) -> Benchmark:
     """Time models against each other: every model on every backend with every number of instances.
 
@@ -179,6 +180,7 @@ def benchmark(
         requests: Requests of each contender in all, by default 100.
         duration: Seconds of each contender in all, instead of `requests`.
         rounds: Turns.
+        file: The one of an artifact's `.rknn` files; see `load`.
 
     Raises:
         ValueError: An argument is impossible, or the simulator was asked for, whose time says nothing of an
@@ -195,7 +197,7 @@ def benchmark(
     heat = soc.temperatures()
     with ExitStack() as opened:
         contenders = [
-            _contender(opened, name, backend, count, threads, shape, texts, batch)
+            _contender(opened, name, backend, count, threads, shape, texts, batch, file)
             for name in names
             for backend in backends
             for count in instances
@@ -259,15 +261,16 @@ def _contender(
     shape: tuple[int, int] | None,
     texts: Sequence[str] | None,
     batch: int,
+    file: str | None,
 ) -> _Contender:
-    first = opened.enter_context(load(name, backend=backend, cores=1, threads=threads))
+    first = opened.enter_context(load(name, backend=backend, cores=1, threads=threads, file=file))
     if first.npu is None or instances == 1:
         models = [first]  # TensorFlow shares its threads among all calls
     elif first.npu.backend == "rknn":
         first.close()
-        models = [opened.enter_context(load(name, backend=backend, cores=instances))]
+        models = [opened.enter_context(load(name, backend=backend, cores=instances, file=file))]
     else:
-        more = (load(name, backend=backend, threads=threads) for _ in range(instances - 1))
+        more = (load(name, backend=backend, threads=threads, file=file) for _ in range(instances - 1))
         models = [first, *(opened.enter_context(one) for one in more)]
     requests = list(_random(first, shape) if texts is None else _real(first, texts, batch))
     made = _Contender(os.fspath(name), models, instances, requests)

@@ -1,0 +1,83 @@
+"""What MiniLM and BERT-base cost at each length and packed, in fp16 and w8a8: the README's table.
+
+    python benchmarks/cost_table.py [MODEL] [--lengths 16,32,64,128,256,512]
+
+Compiles one file for each row for rk3588 (needs `tfbert-npu toolchain install`; BERT-base has random weights,
+which cost what any others do). Times are [predicted] on one core, with one standard deviation; cycles and
+operators are the compiler's own count, not measured on a board.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import click
+
+from benchmarks.export_table import minilm
+from tfbert_npu import BertConfig, BertEncoder, export_rknn
+from tfbert_npu.rknn.time_model import described
+
+HEADINGS = (
+    "model", "precision", "shape", "ms [predicted]", "cycles [compiler]", "NPU / CPU operators", "MB moved",
+    "file, MB",
+)  # fmt: skip
+FEW = ["How do I get a new card?", "请问怎么办理新卡？"]
+"""Texts for calibration and gate: what they are does not change the cost, so there are few."""
+
+
+def bert_base(directory: Path) -> str:
+    """A BERT-base with random weights."""
+    encoder = BertEncoder(BertConfig(vocab_size=30522))
+    encoder.save_pretrained(directory)
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"[unused{n}]" for n in range(30517))]
+    (directory / "vocab.txt").write_text("\n".join(words) + "\n", encoding="utf-8")
+    return str(directory)
+
+
+@click.command(help=__doc__)
+@click.argument("model", required=False)
+@click.option("--lengths", default="16,32,64,128,256,512")
+def main(model: str | None, lengths: str) -> None:
+    """Print the table as it comes."""
+    click.echo(f"| {' | '.join(HEADINGS)} |")
+    click.echo("|---" * len(HEADINGS) + "|")
+    with tempfile.TemporaryDirectory() as folder:
+        models = {"MiniLM-L6": model or minilm(), "BERT-base": bert_base(Path(folder) / "base")}
+        for name, source in models.items():
+            for precision in ("fp16", "w8a8"):
+                for length in map(int, lengths.split(",")):
+                    _row(Path(folder), name, source, precision, length, packed=False)
+                if precision == "fp16":  # packed files are
+                    _row(Path(folder), name, source, precision, 128, packed=True)
+
+
+def _row(folder: Path, name: str, source: str, precision: str, length: int, *, packed: bool) -> None:
+    with tempfile.TemporaryDirectory(dir=folder) as directory:
+        manifest = export_rknn(
+            source,
+            Path(directory) / "out",
+            shapes=[(1, length)],
+            precision=precision,
+            calibration=None if precision == "fp16" else FEW,
+            texts=FEW,
+            min_cosine=None if name == "MiniLM-L6" and precision == "fp16" else 0.5,
+            packed=packed,
+        )
+    (shape, cost), *_ = manifest.cost.items()
+    size = sum(file.size for file in manifest.rknn_files) / 1e6
+    cells = (
+        name,
+        precision,
+        f"{shape} packed" if packed else shape,
+        described(cost.get("predicted")),
+        f"{cost['cycles']:,.0f}".replace(",", " "),
+        f"{cost['npu_ops']:.0f} / {cost['cpu_ops']:.0f}",
+        f"{cost['mb_moved']:.1f}",
+        f"{size:.1f}",
+    )
+    click.echo(f"| {' | '.join(cells)} |")
+
+
+if __name__ == "__main__":
+    main()
