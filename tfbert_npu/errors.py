@@ -30,6 +30,14 @@ class ArtifactError(TfbertNpuError, ValueError):
     """An artifact directory, or a file in it, is damaged, incomplete or made for something else."""
 
 
+class FailedWriteError(TfbertNpuError, OSError):
+    """A file cannot be written: the disk is full, a limit is reached, or nobody may write there."""
+
+    def __str__(self) -> str:
+        """The sentence, without the system's number."""
+        return str(self.strerror)
+
+
 class GitLfsPointerError(CheckpointError, VocabularyError, ArtifactError):
     """A file is git-lfs's pointer to a file that was not fetched."""
 

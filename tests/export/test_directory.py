@@ -10,7 +10,8 @@ import textwrap
 
 import pytest
 
-from tfbert_npu.export.directory import _owner, staged
+from tfbert_npu._files import _owner
+from tfbert_npu.export.directory import staged
 
 
 def names(path):

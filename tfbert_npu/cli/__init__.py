@@ -11,6 +11,7 @@ import click
 
 from tfbert_npu import __version__
 from tfbert_npu.cli.quiet import import_quietly
+from tfbert_npu.cli.stopping import clean_up_when_terminated, exit_code
 from tfbert_npu.errors import TfbertNpuError
 
 # name -> (module, attribute, one line of help). The help stands here so that `--help` imports no command.
@@ -85,19 +86,22 @@ def cli(debug: bool) -> None:
 
 
 def main() -> None:
-    """Run the command line: exit code 0 for success, 2 for bad usage, 1 for failed work, 130 for Ctrl-C.
+    """Run the command line: exit code 0 for success, 2 for bad usage, 1 for failed work.
+
+    130 stands for Ctrl-C and 143 for SIGTERM; both clean up.
 
     A failure prints one line; `--debug`, before the subcommand, prints the traceback as well.
     """
     debug = "--debug" in sys.argv[1:]
+    clean_up_when_terminated()
     try:
         sys.exit(cli(standalone_mode=False) or 0)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
-    except (click.Abort, KeyboardInterrupt):
+    except (click.Abort, KeyboardInterrupt) as error:
         click.echo("tfbert-npu: stopped", err=True)
-        sys.exit(130)
+        sys.exit(exit_code(error))
     except (TfbertNpuError, ValueError, OSError) as error:
         if debug:
             raise

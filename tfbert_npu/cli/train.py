@@ -9,6 +9,8 @@ from typing import Any, Literal, get_args
 
 import click
 
+from tfbert_npu._files import explaining_failed_write
+from tfbert_npu.cli.stopping import exit_code
 from tfbert_npu.errors import require
 from tfbert_npu.tasks.schemes import SchemeName
 from tfbert_npu.train.advice import Choosable
@@ -211,29 +213,30 @@ def train(
         "overwrite": overwrite,
     }
     try:
-        if task == "mlm":
-            texts = TextOptions(train_file, dev_file, cache=cache, seed=seed, **text)
-            result = pre_train(model, texts, out, new=new, **common)
-        else:
-            if labels_file is not None:
-                data["labels"] = read_labels(labels_file)
-            result = fine_tune(
-                task,
-                model,
-                DataOptions(train_file, dev_file, test_file, cache=cache, seed=seed, **data),
-                out,
-                new=new,
-                lora_rank=lora_rank,
-                lora_alpha=lora_alpha,
-                choose=choose,
-                **common,
-            )
-    except KeyboardInterrupt:
+        with explaining_failed_write(out):
+            if task == "mlm":
+                texts = TextOptions(train_file, dev_file, cache=cache, seed=seed, **text)
+                result = pre_train(model, texts, out, new=new, **common)
+            else:
+                if labels_file is not None:
+                    data["labels"] = read_labels(labels_file)
+                result = fine_tune(
+                    task,
+                    model,
+                    DataOptions(train_file, dev_file, test_file, cache=cache, seed=seed, **data),
+                    out,
+                    new=new,
+                    lora_rank=lora_rank,
+                    lora_alpha=lora_alpha,
+                    choose=choose,
+                    **common,
+                )
+    except KeyboardInterrupt as error:
         click.echo(
             f"stopped; the same command goes on from the last state saved in {out}, --overwrite begins again",
             err=True,
         )
-        sys.exit(130)
+        sys.exit(exit_code(error))
     if as_json:
         click.echo(json.dumps(result.best))
     else:

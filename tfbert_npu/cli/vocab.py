@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from pathlib import Path
 
 import click
 
+from tfbert_npu._files import replacing
 from tfbert_npu.cli.progress import byte_progress
 from tfbert_npu.cli.text_input import open_texts, read_texts
 from tfbert_npu.preprocess import TextOptions
@@ -61,15 +61,13 @@ def vocab(
         )
     config = {"tokenizer_class": "BertTokenizer", "do_lower_case": lower_case}
     out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".vocab.", dir=out) as scratch:
-        contents = {
-            "tokenizer_config.json": json.dumps(config, indent=2) + "\n",
-            "vocab.txt": vocabulary.to_text(),
-        }
-        for file, content in contents.items():
-            Path(scratch, file).write_text(content, encoding="utf-8", newline="\n")
-        for file in contents:
-            os.replace(Path(scratch, file), out / file)
+    contents = {
+        "tokenizer_config.json": json.dumps(config, indent=2) + "\n",
+        "vocab.txt": vocabulary.to_text(),
+    }
+    for file, content in contents.items():
+        with replacing(out / file) as temporary:
+            temporary.write_text(content, encoding="utf-8", newline="\n")
     if as_json:
         report = {
             "out": os.fspath(out),

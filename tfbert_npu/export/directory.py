@@ -3,34 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import errno
-import functools
-import hashlib
 import os
-import platform
-import re
 import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-
-@contextlib.contextmanager
-def explaining_full_disk(target: Path) -> Iterator[None]:
-    """Let the error of a full disk say what was being written, and what to do.
-
-    Raises:
-        OSError: With the same number, where there is no space or a quota or size limit is reached.
-    """
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise
-        reason = os.strerror(error.errno).lower()
-        raise OSError(
-            error.errno, f"{target} could not be written ({reason}); free some space or choose another place"
-        ) from error
+from tfbert_npu._files import clear_leftovers, explaining_failed_write, temporary_prefix, umask
 
 
 @contextlib.contextmanager
@@ -50,14 +29,12 @@ def staged(target: Path, *, overwrite: bool) -> Iterator[Path]:
     """
     check_target(target, overwrite=overwrite)
     target.parent.mkdir(parents=True, exist_ok=True)
-    _clear_leftovers(target)
+    clear_leftovers(target.parent, target.name)
     staging = _temporary(target)
     try:
-        with explaining_full_disk(target):
+        with explaining_failed_write(target):
             yield staging
-        umask = os.umask(0)
-        os.umask(umask)
-        staging.chmod(0o777 & ~umask)  # mkdtemp's directory is for its owner alone
+        staging.chmod(0o777 & ~umask())  # mkdtemp's directory is for its owner alone
         _swap(staging, target, overwrite)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
@@ -94,27 +71,4 @@ def _swap(staging: Path, target: Path, overwrite: bool) -> None:
 
 
 def _temporary(target: Path) -> Path:
-    prefix = f".{target.name}.{_owner()}.{os.getpid()}-"
-    return Path(tempfile.mkdtemp(prefix=prefix, dir=target.parent))
-
-
-@functools.cache
-def _owner() -> str:
-    """Who may clear a leftover away: this user on this machine, in this container.
-
-    In a folder that several share, a process number of somebody else's says nothing about whether he works.
-    """
-    namespace = Path("/proc/self/ns/pid")
-    container = os.readlink(namespace) if namespace.exists() else ""
-    return hashlib.sha256(f"{platform.node()} {container} {os.getuid()}".encode()).hexdigest()[:8]
-
-
-def _clear_leftovers(target: Path) -> None:
-    pattern = re.compile(re.escape(f".{target.name}.{_owner()}.") + r"(\d+)-\w+")
-    for path in target.parent.iterdir():
-        match = pattern.fullmatch(path.name)
-        if match is None or not path.is_dir() or os.path.exists(f"/proc/{match.group(1)}"):
-            continue
-        if (path / "old").is_dir() and not target.exists():
-            os.rename(path / "old", target)  # killed between the two renames: the old one is still good
-        shutil.rmtree(path, ignore_errors=True)
+    return Path(tempfile.mkdtemp(prefix=temporary_prefix(target), dir=target.parent))

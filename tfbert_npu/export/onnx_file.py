@@ -14,7 +14,7 @@ from tfbert_npu._files import replacing
 from tfbert_npu.artifact.agreement import Agreement, compare, failures
 from tfbert_npu.errors import require
 from tfbert_npu.export.contents import write_onnx_contents
-from tfbert_npu.export.directory import check_target, explaining_full_disk, staged
+from tfbert_npu.export.directory import check_target, staged
 from tfbert_npu.export.gate import GateError
 from tfbert_npu.export.reference import write_reference
 from tfbert_npu.export.source import ExportSource, graph_of, outputs_of, source_of, tensorflow_reference
@@ -104,7 +104,7 @@ def export_onnx(
     graph = graph_of(source, options)
     check = check and masked_positions is None
     if as_file:
-        with explaining_full_disk(target), replacing(target) as temporary:
+        with replacing(target) as temporary:
             onnx.save(graph, temporary)
             if check:
                 _check(temporary, source, options)

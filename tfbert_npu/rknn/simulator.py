@@ -136,8 +136,9 @@ def _compile(
         raise BackendError(f"the simulator cannot compile {file.path} again: {error}") from error
     except WorkerError as error:
         # The log is the evidence of the failure, and the scratch directory does not outlive it.
-        kept = Path(tempfile.gettempdir()) / f"tfbert-npu-simulator-{os.getpid()}.log"
-        shutil.copyfile(session.log, kept)
+        handle, kept = tempfile.mkstemp(prefix="tfbert-npu-simulator-", suffix=".log")
+        with os.fdopen(handle, "wb") as log:  # no name that somebody else could have taken
+            log.write(Path(session.log).read_bytes())
         raise BackendError(f"the simulator could not compile the model, see {kept}: {error}") from error
 
 

@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
+from tfbert_npu._files import replacing
 from tfbert_npu.tasks.answers import answer
 from tfbert_npu.tasks.classes import classify
 from tfbert_npu.tasks.conll import read_conll
@@ -236,7 +237,7 @@ def difference(
 
 def write_predictions(path: Path, predictions: Iterable[Prediction]) -> None:
     """Write JSON lines: the number of each row, what was expected, and what was found."""
-    with path.open("w", encoding="utf-8") as file:
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         for row, one in enumerate(predictions):
             values = {"row": row, "expected": one.expected, "found": one.found}
             file.write(json.dumps(values, ensure_ascii=False) + "\n")
