@@ -19,7 +19,7 @@ from tfbert_npu.train.batches import Batches, BatchOptions
 from tfbert_npu.train.callbacks import DivergedError, KeepBest, Position
 from tfbert_npu.train.data_options import DataOptions
 from tfbert_npu.train.features import IGNORED, Feature
-from tfbert_npu.train.fine_tuning import fine_tune
+from tfbert_npu.train.fine_tuning import _rank, fine_tune
 from tfbert_npu.train.loop import dataset, train
 from tfbert_npu.train.lora import add_lora, merge_lora
 from tfbert_npu.train.options import TrainOptions
@@ -228,6 +228,26 @@ def test_which_is_better(higher, results, saves):
     for epoch in range(3):
         keep.on_epoch_end(epoch, {})
     assert len(saved) == saves
+
+
+def test_between_equal_results_the_lower_loss_decides():
+    """A few held-out rows are soon all right; the epochs after it are not all the same."""
+    results = iter([(0.5, 0.9), (1.0, 0.6), (1.0, 0.2), (1.0, 0.3), (0.9, 0.1)])
+    saved, position = [], Position()
+
+    def evaluate():
+        accuracy, loss = next(results)
+        return {"accuracy": accuracy, "loss": loss}
+
+    keep = KeepBest(position, evaluate, lambda: saved.append(epoch), "accuracy")
+    history = []
+    for epoch in range(5):
+        logs = {}
+        keep.on_epoch_end(epoch, logs)
+        history.append(logs)
+    assert saved == [0, 1, 2]
+    assert (position.best, position.best_loss, position.waited) == (1.0, 0.2, 2)
+    assert max(history, key=lambda logs: _rank(logs, "dev_accuracy")) is history[2]
 
 
 def test_class_weights_reach_the_loss():

@@ -25,6 +25,7 @@ from tfbert_npu.tasks.evaluation import (
     evaluate as score_model,
 )
 from tfbert_npu.tasks.loading import BACKENDS, Backend, load
+from tfbert_npu.tasks.report import report
 from tfbert_npu.tasks.schemes import SchemeName
 
 
@@ -47,7 +48,14 @@ from tfbert_npu.tasks.schemes import SchemeName
     type=click.Path(path_type=Path, dir_okay=False),
     help="Write JSON lines; of one MODEL only.",
 )
-@click.option("--overwrite", is_flag=True, help="Replace the file of --predictions.")
+@click.option(
+    "--report",
+    "report_folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Write figures for each class and a confusion matrix, as CSV and a picture; of one row only.",
+)
+@click.option("--overwrite", is_flag=True, help="Replace the file of --predictions, and what is in --report.")
 @click.option("--text-column", default="text", show_default=True, help="Column of the text.")
 @click.option("--pair-column", help="Column of the second text.")
 @click.option("--label-column", default="label", show_default=True, help="Column of the label.")
@@ -69,6 +77,7 @@ def evaluate(
     backends: tuple[Backend, ...],
     scored: tuple[Path, ...],
     predictions: Path | None,
+    report_folder: Path | None,
     overwrite: bool,
     scheme: SchemeName | None,
     no_answer: bool,
@@ -94,6 +103,11 @@ def evaluate(
         raise click.UsageError("--predictions is for one MODEL on one backend")
     if predictions is not None and predictions.exists() and not overwrite:
         raise ValueError(f"{predictions} exists already; give another file, or --overwrite")
+    if report_folder is not None:
+        if len(runs) + len(scored) != 1:
+            raise click.UsageError("--report is for one MODEL on one backend, or one --score")
+        if not overwrite and report_folder.is_dir() and any(report_folder.iterdir()):
+            raise ValueError(f"{report_folder} is not empty; give another directory, or --overwrite")
     examples = [] if data is None else read_examples(task, data, **columns)
     rows: list[tuple[str, str, Evaluation]] = []
     labels: tuple[str, ...] = ()
@@ -118,6 +132,9 @@ def evaluate(
         rows.append((str(path), "-", score(task, made, scheme=scheme)))
     if predictions is not None:
         write_predictions(predictions, rows[0][2].predictions)
+    if report_folder is not None:
+        made_report = report(task, rows[0][2].predictions, scheme)
+        click.echo(f"wrote {', '.join(map(str, made_report.write(report_folder)))}", err=True)
     _print(task, rows, as_json)
 
 

@@ -90,6 +90,7 @@ def _show_foreign(path: Path, as_json: bool, wants_report: bool) -> None:
 
 def show_manifest(path: Path, manifest: Manifest) -> None:
     """Print an artifact's figures as tables."""
+    from rich.box import SIMPLE
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
@@ -126,21 +127,22 @@ def show_manifest(path: Path, manifest: Manifest) -> None:
     for name, one in manifest.parity.items():
         table.add_row(name, f"{one['cosine']:.6f}", f"{one['max_abs']:.2g}")
     console.print(table)
-    table = Table(title="cost of a call on one core", title_justify="left")
-    figures = ("MAC use", "MB moved", "NPU ops", "CPU ops", "MB memory")
+    table = Table(title="cost of a call on one core", title_justify="left", box=SIMPLE, pad_edge=False)
+    figures = ("MAC use", "MB moved", "ops, NPU / CPU", "MB memory")
     for heading in ("shape", "ms [predicted]", "cycles [compiler]", *figures):
-        table.add_column(escape(heading), justify="right")
+        table.add_column(escape(heading), justify="right", min_width=max(map(len, heading.split())))
     for shape, cost in manifest.cost.items():
-        table.add_row(
+        cells = (
             shape,
             described(cost.get("predicted")),
             f"{cost['cycles']:,.0f}".replace(",", " "),
             f"{cost['utilisation']:.0%}",
             f"{cost['mb_moved']:.1f}",
-            f"{cost['npu_ops']:.0f}",
-            f"{cost['cpu_ops']:.0f}",
+            f"{cost['npu_ops']:.0f} / {cost['cpu_ops']:.0f}",
             f"{cost['internal_mb'] + cost['weight_mb']:.1f}",
         )
+        # Headings may go over several lines on a narrow terminal, figures may not.
+        table.add_row(*(cell.replace(" ", "\N{NO-BREAK SPACE}") for cell in cells))
     console.print(table)
     for warning in build.get("warnings", ()):
         console.print(f"warning: {warning}", style="yellow", markup=False, soft_wrap=True)

@@ -29,13 +29,14 @@ class DivergedError(TfbertNpuError, ArithmeticError):
 class Position:
     """Where a training stands; saved with its state.
 
-    `step` counts the batches done of `epoch`. `best` is the best result so far, `waited` the epochs since,
-    `history` the logs of the epochs done.
+    `step` counts the batches done of `epoch`. `best` is the best result so far, `best_loss` that epoch's loss
+    on the held-out data, `waited` the epochs since, `history` the logs of the epochs done.
     """
 
     epoch: int = 0
     step: int = 0
     best: float | None = None
+    best_loss: float | None = None
     waited: int = 0
     history: list[dict[str, float]] = field(default_factory=list)
 
@@ -102,7 +103,8 @@ class KeepBest(keras.callbacks.Callback):
         position: Holds the best result so far.
         evaluate: Gives the model's results by name; they join the epoch's logs as `dev_...`.
         save: Saves the model.
-        monitor: The result that counts; None: the last epoch's model is the best one.
+        monitor: The result that counts; None: the last epoch's model is the best one. Between equal results
+            the lower `loss` decides, where `evaluate` gives one: a few held-out rows are soon all right.
         higher: Whether more of it is better.
         patience: Epochs without a better result after which to stop; None: never.
     """
@@ -126,18 +128,21 @@ class KeepBest(keras.callbacks.Callback):
         if self.evaluate is not None:
             logs.update({f"dev_{name}": float(value) for name, value in self.evaluate().items()})
         result = logs.get(f"dev_{self.monitor}") if self.monitor is not None else None
-        if result is None or self._is_better(result):
-            self.position.best, self.position.waited = result, 0
+        loss = logs.get("dev_loss")
+        if result is None or self._is_better(result, loss):
+            self.position.best, self.position.best_loss, self.position.waited = result, loss, 0
             self.save()
         else:
             self.position.waited += 1
             if self.patience is not None and self.position.waited >= self.patience:
                 self.model.stop_training = True
 
-    def _is_better(self, result: float) -> bool:
-        best = self.position.best
+    def _is_better(self, result: float, loss: float | None) -> bool:
+        best, least = self.position.best, self.position.best_loss
         if best is None or math.isnan(best):
             return True
+        if result == best:
+            return loss is not None and least is not None and loss < least
         return result > best if self.higher else result < best
 
 

@@ -167,13 +167,18 @@ def fine_tune(
     )
     best = history[-1]
     if parts.dev:
-        best = max(history, key=lambda logs: np.nan_to_num(logs[f"dev_{task.monitor}"], nan=-np.inf))
+        best = max(history, key=lambda logs: _rank(logs, f"dev_{task.monitor}"))
     if parts.test and (out / "config.json").is_file():  # one worker of several writes the model
         scores = task.evaluate(task.head.from_pretrained(out), parts.test)
         best = {**best, **{f"test_{name}": value for name, value in scores.items()}}
     with replacing(out / "results.json") as temporary:
         temporary.write_text(json.dumps(best, indent=1) + "\n", encoding="utf-8")
     return FineTuned(out, history, best)
+
+
+def _rank(logs: dict[str, float], monitor: str) -> tuple[float, float]:
+    """How good an epoch was, as `KeepBest` sees it."""
+    return float(np.nan_to_num(logs[monitor], nan=-np.inf)), -logs.get("dev_loss", 0.0)
 
 
 @dataclass(frozen=True)

@@ -101,6 +101,9 @@ class Task(Generic[E]):
         return names or None
 
 
+_LEAST = 1e-12  # a probability below which a float32 softmax gives 0
+
+
 def sort_names(names: Iterable[str]) -> tuple[str, ...]:
     """Label names in order: as numbers where all of them are, else by their characters."""
     try:
@@ -143,7 +146,7 @@ class TextTask(Task[TextExample]):
         return (text_feature(self.tokenizer, example, self.label2id, self.seq_length),)
 
     def evaluate(self, model: Any, examples: Sequence[TextExample]) -> dict[str, float]:
-        """Accuracy and others; F1 over labels with a probability above one half; correlations."""
+        """Accuracy, others and cross-entropy; F1 over labels with a probability above 1/2; correlations."""
         pairs = None if self.data.pair_column is None else [str(example.pair) for example in examples]
         scored = classify(
             model, self.tokenizer, [e.text for e in examples], pairs, seq_length=self.seq_length
@@ -157,9 +160,14 @@ class TextTask(Task[TextExample]):
                 expected[row, [self.label2id[name] for name in self.names_of(example)]] = 1
                 found[row, [self.label2id[one.label] for one in scores if one.score > 0.5]] = 1
             return multi_label_metrics(expected, found)
-        return class_metrics(
+        right = [
+            next(one.score for one in row if one.label == e.label)
+            for e, row in zip(examples, scored, strict=True)
+        ]
+        metrics = class_metrics(
             [self.label2id[str(e.label)] for e in examples], [self.label2id[row[0].label] for row in scored]
         )
+        return {**metrics, "loss": float(-np.log(np.maximum(right, _LEAST)).mean())}
 
 
 class RegressionTask(TextTask):
