@@ -6,7 +6,7 @@ import json
 import os
 from pathlib import Path
 
-from tfbert_npu._files import replacing
+from tfbert_npu._files import make_directory, replacing
 from tfbert_npu.preprocess.options import TextOptions
 from tfbert_npu.preprocess.pipeline import Pipeline
 from tfbert_npu.preprocess.vocabulary import Vocabulary
@@ -55,7 +55,7 @@ def save_tokenizer(
         "tokenize_chinese_chars": options.tokenize_chinese_chars,
         **{key: token for key, token in _SPECIAL.items() if token in vocabulary.ids},
     }
-    path.mkdir(parents=True, exist_ok=True)
+    make_directory(path)
     with replacing(path / "vocab.txt") as temporary:
         temporary.write_text(vocabulary.to_text(), encoding="utf-8", newline="\n")
     with replacing(path / "tokenizer_config.json") as temporary:
@@ -74,7 +74,7 @@ def _save_pipeline(vocabulary: Vocabulary, pipeline: Pipeline, path: Path) -> No
     roles = zip(("unk", "cls", "sep", "pad", "mask"), vocabulary.core, strict=True)
     names = {f"{role}_token": token for role, token in roles if token in vocabulary.ids}
     config = {"tokenizer_class": "PreTrainedTokenizerFast", **names}
-    path.mkdir(parents=True, exist_ok=True)
+    make_directory(path)
     for name, value in (("tokenizer.json", rules), ("tokenizer_config.json", config)):
         with replacing(path / name) as temporary:
             temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -9,15 +9,17 @@ import os
 import platform
 import re
 import shutil
+import socket
 import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 from tfbert_npu.errors import FailedWriteError, GitLfsPointerError
 
-# What a person can do something about, in the words of whatever library was writing.
+# What a person can do about an error of the system.
 _CANNOT_WRITE = {
     errno.ENOSPC: "free some space or choose another place",
     errno.EDQUOT: "free some space or choose another place",
@@ -25,8 +27,13 @@ _CANNOT_WRITE = {
     errno.EROFS: "choose another place",
     errno.EACCES: "choose another place, or change who may write there",
     errno.EPERM: "choose another place, or change who may write there",
+    errno.EEXIST: "choose another name",
+    errno.ENOTDIR: "choose another place",
+    errno.ENAMETOOLONG: "choose a shorter name",
 }
+# These come from writing only.
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+_SCRATCH = "tfbert-npu"
 _POINTER = b"version https://git-lfs"
 
 
@@ -58,29 +65,53 @@ def explaining_failed_write(target: str | os.PathLike[str]) -> Iterator[None]:
     """
     try:
         yield
+    except FailedWriteError:
+        raise  # says it already
     except Exception as error:
-        number = _number_of(error, Path(target).parent)
-        if number is None:
+        found = _failed_write(error, os.fspath(target))
+        if found is None:
             raise
-        reason = os.strerror(number).lower()
-        raise FailedWriteError(
-            number, f"{os.fspath(target)} could not be written ({reason}); {_CANNOT_WRITE[number]}"
-        ) from error
+        raise found from error
 
 
-def _number_of(error: Exception, folder: Path) -> int | None:
-    """The system's number of an error that comes from writing into `folder`."""
-    if isinstance(error, FailedWriteError):
-        return None  # says it already
-    if not isinstance(error, OSError) or error.errno is None:
-        text = str(error)
-        return next((number for number in _FULL if os.strerror(number) in text), None)
-    if error.errno not in _CANNOT_WRITE:
+def _failed_write(error: Exception, target: str) -> FailedWriteError | None:
+    """What an error means for who writes `target`; None if it comes from something else."""
+    named = None
+    if isinstance(error, OSError) and error.errno is not None:
+        number, named = error.errno, error.filename
+    else:
+        number = next((number for number in _FULL if os.strerror(number) in str(error)), 0)
+    if number not in _CANNOT_WRITE or (named is None and number not in _FULL):
         return None
-    if error.filename is None:  # a call that had an open file
-        return error.errno if error.errno in _FULL else None
-    there = Path(os.path.realpath(os.fsdecode(error.filename)))
-    return error.errno if there.is_relative_to(os.path.realpath(folder)) else None
+    if named is not None and not _is_part(os.fsdecode(named), target):
+        if number not in _FULL:
+            return None  # a file that was read, perhaps
+        target = os.fsdecode(named)
+    remedy = _CANNOT_WRITE[number]
+    if Path(target).name.startswith(f".{_SCRATCH}.") or f"/.{_SCRATCH}." in target:
+        remedy = remedy.replace("choose another place", "set TMPDIR to another folder")
+    return FailedWriteError(
+        number, f"{target} could not be written ({os.strerror(number).lower()}); {remedy}"
+    )
+
+
+def _is_part(named: str, target: str) -> bool:
+    """Whether `named` is `target`, lies in it or above it, or is what will take its place."""
+    path, whole = Path(os.path.realpath(named)), Path(os.path.realpath(target))
+    if path.is_relative_to(whole) or whole.is_relative_to(path):
+        return True
+    beside = path.is_relative_to(whole.parent)
+    return beside and path.relative_to(whole.parent).parts[0].startswith(f".{whole.name}.")
+
+
+def make_directory(path: str | os.PathLike[str]) -> None:
+    """Make a directory and those above it, unless they are there.
+
+    Raises:
+        FailedWriteError: That cannot be; the message says why and what to do.
+    """
+    with explaining_failed_write(path):
+        Path(path).mkdir(parents=True, exist_ok=True)
 
 
 @contextmanager
@@ -89,39 +120,103 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
 
     Whoever reads `path` sees the old content or the new one, also if this process is killed half way; what a
     killed process of the same owner left is cleared away. The new file has the old one's permissions and,
-    where that is allowed, its owner. A symbolic link stays one: the file that it names is replaced. What is
-    no regular file, such as /dev/null or a pipe, is written into.
+    where that is allowed, its owner. A symbolic link is followed on purpose: the file that it names is
+    replaced, and the link stays. What is no regular file, such as /dev/null, a pipe, a socket or this
+    process's own /dev/stdout, is written into.
 
     Raises:
         FailedWriteError: It cannot be written; the message says why and what to do.
+        FileNotFoundError: The directory that it should lie in is not there.
+        NotADirectoryError: What it should lie in is no directory.
         IsADirectoryError: A directory is there.
     """
-    target = Path(os.path.realpath(path))
     with explaining_failed_write(path):
-        before = target.stat() if target.exists() else None
+        descriptor = _descriptor_of(path)
+        # Not of what realpath gives: that names no pipe that a descriptor leads to.
+        before = os.stat(path if descriptor is None else descriptor) if os.path.exists(path) else None
         if before is not None and stat.S_ISDIR(before.st_mode):
             raise IsADirectoryError(errno.EISDIR, "a directory is there", os.fspath(path))
-        if before is not None and not stat.S_ISREG(before.st_mode):
-            with tempfile.TemporaryDirectory(prefix="tfbert-npu-") as scratch:
-                yield (temporary := Path(scratch, target.name))
-                with temporary.open("rb") as content, target.open("wb") as device:
-                    shutil.copyfileobj(content, device)
+        if before is not None and (descriptor is not None or not stat.S_ISREG(before.st_mode)):
+            with scratch_directory() as scratch:
+                yield (temporary := Path(scratch, Path(path).name))
+                _write_through(temporary, path, descriptor, stat.S_ISSOCK(before.st_mode))
             return
-        clear_leftovers(target.parent, target.name)
+        target = Path(os.path.realpath(path))
+        if not target.parent.is_dir():
+            if target.parent.exists():
+                raise NotADirectoryError(f"{target.parent} is no directory; choose another place for {path}")
+            raise FileNotFoundError(f"the directory {target.parent} does not exist; make it first")
+        clear_leftovers(target)
         handle, name = tempfile.mkstemp(dir=target.parent, prefix=temporary_prefix(target))
         os.close(handle)
         temporary = Path(name)
         try:
             yield temporary
-            # mkstemp's file is for its owner alone.
-            temporary.chmod(0o666 & ~umask() if before is None else stat.S_IMODE(before.st_mode))
-            if before is not None and (before.st_uid, before.st_gid) != (os.geteuid(), os.getegid()):
-                with suppress(PermissionError):
-                    os.chown(temporary, before.st_uid, before.st_gid)
+            keep_owner_and_mode(temporary, before, 0o666)  # mkstemp's file is for its owner alone
             os.replace(temporary, target)
         finally:
             with suppress(FileNotFoundError):
                 temporary.unlink()
+
+
+def _descriptor_of(path: str | os.PathLike[str]) -> int | None:
+    """The descriptor of this process that a path such as /dev/stdout or /dev/fd/63 leads to."""
+    here = os.path.abspath(path)
+    for _ in range(40):  # as many links as the system follows
+        folder, name = os.path.realpath(os.path.dirname(here)), os.path.basename(here)
+        if folder == f"/proc/{os.getpid()}/fd" and name.isdecimal():
+            return int(name)
+        if not os.path.islink(os.path.join(folder, name)):
+            return None
+        here = os.path.join(folder, os.readlink(os.path.join(folder, name)))
+    return None
+
+
+def _write_through(
+    content: Path, path: str | os.PathLike[str], descriptor: int | None, is_socket: bool
+) -> None:
+    stream: IO[bytes]
+    if descriptor is not None:
+        stream = os.fdopen(os.dup(descriptor), "wb")
+    elif is_socket:
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.connect(os.fspath(path))
+            stream = connection.makefile("wb")
+    else:
+        stream = open(path, "wb")  # noqa: SIM115 - closed below
+    try:
+        with content.open("rb") as source, stream:
+            shutil.copyfileobj(source, stream)
+    except BrokenPipeError as error:
+        raise FailedWriteError(
+            errno.EPIPE, f"{path} could not be written (its reader has gone); keep the reader running"
+        ) from error
+
+
+def keep_owner_and_mode(new: Path, before: os.stat_result | None, mode: int) -> None:
+    """Give what will replace something its permissions and, where that is allowed, its owner.
+
+    Args:
+        new: A file or directory of this process.
+        before: What it replaces; None for nothing.
+        mode: The permissions of something that replaces nothing, before the umask.
+    """
+    if before is not None and (before.st_uid, before.st_gid) != (os.geteuid(), os.getegid()):
+        with suppress(PermissionError):
+            os.chown(new, before.st_uid, before.st_gid)
+    # After chown, which takes set-user-id bits away.
+    new.chmod(mode & ~umask() if before is None else stat.S_IMODE(before.st_mode))
+
+
+def scratch_directory(folder: str | os.PathLike[str] | None = None) -> tempfile.TemporaryDirectory[str]:
+    """A directory for what is needed for a while; what killed processes of the same owner left is removed.
+
+    Args:
+        folder: Where to make it; by default the system's folder for such things.
+    """
+    base = Path(folder or tempfile.gettempdir(), _SCRATCH)
+    clear_leftovers(base)
+    return tempfile.TemporaryDirectory(prefix=temporary_prefix(base), dir=base.parent)
 
 
 def umask() -> int:
@@ -147,23 +242,33 @@ def _owner() -> str:
     return hashlib.sha256(f"{platform.node()} {container} {os.getuid()}".encode()).hexdigest()[:8]
 
 
-def clear_leftovers(folder: Path, name: str | None = None) -> None:
-    """Remove what killed processes of the same owner left in a folder, half written.
+def clear_leftovers(target: Path) -> None:
+    """Remove what killed processes of the same owner left beside `target`, half written."""
+    pattern = re.compile(re.escape(f".{target.name}.{_owner()}.") + r"(\d+)-\w+")
+    with suppress(OSError):  # a folder that cannot be listed: nothing is cleared
+        for name in os.listdir(target.parent):
+            match = pattern.fullmatch(name)
+            if match is not None and not _is_running(int(match.group(1))):
+                _clear(target.parent / name, target)
 
-    Args:
-        folder: Where; it need not exist.
-        name: Of the file or directory that was being written; by default any.
-    """
-    wanted = r"(.+)" if name is None else f"({re.escape(name)})"
-    pattern = re.compile(rf"\.{wanted}\.{_owner()}\.(\d+)-\w+")
-    for path in folder.iterdir() if folder.is_dir() else ():
-        match = pattern.fullmatch(path.name)
-        if match is None or os.path.exists(f"/proc/{match.group(2)}"):
-            continue
-        target = folder / match.group(1)
-        if (path / "old").is_dir() and not target.exists():
-            os.rename(path / "old", target)  # killed between the two renames: the old one is still good
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        pass
+    return True
+
+
+def _clear(path: Path, target: Path) -> None:
+    # In a shared folder anybody may make something of this name.
+    if path.lstat().st_uid != os.geteuid() or path.is_symlink():
+        return
+    if not path.is_dir():
+        path.unlink(missing_ok=True)
+        return
+    if (path / "old").is_dir() and not target.exists():
+        os.rename(path / "old", target)  # killed between the two renames: the old one is still good
+    shutil.rmtree(path, ignore_errors=True)

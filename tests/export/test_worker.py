@@ -130,8 +130,8 @@ def test_arrays_keep_order_and_dtype_and_the_scratch_directory_is_the_working_di
         assert table.read_text() == "analysis_0.npy,analysis_1.npy"
         assert one.peak_memory > 0
         assert not Path("check.onnx").exists()
-        assert [path for path in tmp_path.iterdir() if path.name.startswith("tfbert-npu-")]
-    assert not [path for path in tmp_path.iterdir() if path.name.startswith("tfbert-npu-")]
+        assert [path for path in tmp_path.iterdir() if path.name.startswith(".tfbert-npu.")]
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".tfbert-npu.")]
     assert (tmp_path / "out.rknn").is_file()
 
 
@@ -180,7 +180,7 @@ def test_interrupting_the_caller_ends_the_process_and_its_scratch_directory(sess
     finally:
         signal.signal(signal.SIGINT, before)
     assert one._process.poll() is not None
-    assert not [path for path in tmp_path.iterdir() if path.name.startswith("tfbert-npu-")]
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".tfbert-npu.")]
 
 
 def test_the_process_dies_with_its_parent(session, tmp_path):

@@ -10,7 +10,7 @@ from typing import Any
 
 from safetensors.numpy import save_file
 
-from tfbert_npu._files import replacing
+from tfbert_npu._files import make_directory, replacing
 from tfbert_npu.checkpoints.names import Row, encoder_rows, pooler_rows
 from tfbert_npu.checkpoints.reading import read_pretrained
 from tfbert_npu.checkpoints.safetensors_files import SINGLE
@@ -101,7 +101,7 @@ def write_directory(
 ) -> None:
     """Write `model.safetensors` and `config.json`, each of them whole or not at all."""
     path = Path(directory)
-    path.mkdir(parents=True, exist_ok=True)
+    make_directory(path)
     # The weights come first: a directory with a configuration is one with its weights.
     with replacing(path / SINGLE) as temporary:
         save_file(tensors, temporary, metadata={"format": "pt"})

@@ -18,7 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from tfbert_npu._files import refuse_pointer, replacing
+from tfbert_npu._files import explaining_failed_write, refuse_pointer, replacing
 from tfbert_npu.errors import CheckpointError
 from tfbert_npu.paths import list_files
 
@@ -262,11 +262,14 @@ class _HubSource:
                 )
             )
 
-        for _ in range(_MORE_ATTEMPTS):
-            # The hub has just answered, so this is a line that breaks; what came is kept, not sent again.
-            with suppress(*unreachable()):
-                return download()
-        return download()
+        from huggingface_hub import constants
+
+        with explaining_failed_write(self.cache_dir or constants.HF_HUB_CACHE):
+            for _ in range(_MORE_ATTEMPTS):
+                # The hub has just answered, so this is a line that breaks; what came is kept, not sent again.
+                with suppress(*unreachable()):
+                    return download()
+            return download()
 
     def _fall_back(self, choose: Chooser, listing: list[str], cause: str, error: Exception) -> Path:
         try:

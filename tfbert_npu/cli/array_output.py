@@ -95,8 +95,6 @@ def open_sink(output: str, form: str) -> Iterator[VectorSink]:
         sys.stdout.reconfigure(encoding="utf-8")  # type: ignore[union-attr]
         yield _JsonLines(sys.stdout)
         return
-    if not Path(output).parent.is_dir():
-        raise FileNotFoundError(f"the directory {Path(output).parent} does not exist; make it first")
     with replacing(output) as temporary:
         if form == "npy":
             with temporary.open("wb") as binary:

@@ -101,7 +101,7 @@ def evaluate(
         raise click.UsageError("give the data that MODEL is scored on with --data")
     if predictions is not None and len(runs) != 1:
         raise click.UsageError("--predictions is for one MODEL on one backend")
-    if predictions is not None and predictions.exists() and not overwrite:
+    if predictions is not None and predictions.is_file() and not overwrite:
         raise ValueError(f"{predictions} exists already; give another file, or --overwrite")
     if report_folder is not None:
         if len(runs) + len(scored) != 1:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
+from contextlib import suppress
 
 import click
 
@@ -74,7 +75,8 @@ def serve(
         bound = listener.getsockname()
         click.echo(f"serving on http://{bound[0]}:{bound[1]}", err=True)
         config = uvicorn.Config(service.app(), log_config=None, access_log=False)
-        uvicorn.Server(config).run(sockets=[listener])
+        with suppress(KeyboardInterrupt):  # uvicorn has answered what it took, and raises the signal again
+            uvicorn.Server(config).run(sockets=[listener])
 
 
 def _load(name: str, where: asking.Where) -> SentenceEncoder | TaskModel | str:

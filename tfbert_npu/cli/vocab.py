@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from tfbert_npu._files import replacing
+from tfbert_npu._files import make_directory, replacing
 from tfbert_npu.cli.progress import byte_progress
 from tfbert_npu.cli.text_input import open_texts, read_texts
 from tfbert_npu.preprocess import TextOptions
@@ -60,7 +60,7 @@ def vocab(
             alphabet_size=alphabet,
         )
     config = {"tokenizer_class": "BertTokenizer", "do_lower_case": lower_case}
-    out.mkdir(parents=True, exist_ok=True)
+    make_directory(out)
     contents = {
         "tokenizer_config.json": json.dumps(config, indent=2) + "\n",
         "vocab.txt": vocabulary.to_text(),

@@ -9,14 +9,16 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from tfbert_npu._files import clear_leftovers, explaining_failed_write, temporary_prefix, umask
+from tfbert_npu._files import clear_leftovers, explaining_failed_write, keep_owner_and_mode, temporary_prefix
 
 
 @contextlib.contextmanager
 def staged(target: Path, *, overwrite: bool) -> Iterator[Path]:
     """A temporary directory beside `target` that becomes it when the block ends without an error.
 
-    What earlier processes of the same owner that were killed have left is cleared away.
+    What earlier processes of the same owner that were killed have left is cleared away. A symbolic link is
+    followed on purpose: the directory that it names is replaced, and the link stays. What replaces
+    a directory has its permissions and, where that is allowed, its owner.
 
     Args:
         target: The directory to make.
@@ -25,19 +27,21 @@ def staged(target: Path, *, overwrite: bool) -> Iterator[Path]:
 
     Raises:
         FileExistsError: `target` is there and not empty, or is a file.
-        OSError: The parent cannot be written.
+        FailedWriteError: It cannot be written; the message says why and what to do.
     """
     check_target(target, overwrite=overwrite)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    clear_leftovers(target.parent, target.name)
-    staging = _temporary(target)
-    try:
-        with explaining_failed_write(target):
+    with explaining_failed_write(target):
+        target = Path(os.path.realpath(target))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        clear_leftovers(target)
+        staging = _temporary(target)
+        try:
             yield staging
-        staging.chmod(0o777 & ~umask())  # mkdtemp's directory is for its owner alone
-        _swap(staging, target, overwrite)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+            # mkdtemp's directory is for its owner alone
+            keep_owner_and_mode(staging, target.stat() if target.exists() else None, 0o777)
+            _swap(staging, target, overwrite)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
 
 
 def check_target(target: Path, *, overwrite: bool) -> None:

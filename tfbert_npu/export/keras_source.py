@@ -13,6 +13,7 @@ import keras
 import numpy as np
 from keras.ops import convert_to_numpy
 
+from tfbert_npu._files import scratch_directory
 from tfbert_npu.checkpoints.head_files import build_head
 from tfbert_npu.checkpoints.names import head_rows
 from tfbert_npu.checkpoints.state import has_pooler
@@ -73,7 +74,7 @@ def _vocabulary_of(encoder: BertEncoder) -> Path | None:
         return None
     if lower_case is None and Path(file).name == "vocab.txt":
         return Path(file).parent
-    directory = tempfile.TemporaryDirectory(prefix="tfbert-npu-vocabulary-")
+    directory = scratch_directory()
     _kept.append(directory)
     options = TextOptions(lower_case=lower_case is None or bool(lower_case))
     save_tokenizer(Vocabulary.from_file(file), options, directory.name)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tfbert_npu._files import explaining_failed_write, scratch_directory
 from tfbert_npu.checkpoints.reading import named_head
 from tfbert_npu.checkpoints.repository import local_directory
 from tfbert_npu.checkpoints.tfhub import CONFIG_ASSET, PREPROCESSOR_ASSET
@@ -63,8 +63,7 @@ def export_saved_model(
         ValueError: Not something that can be exported; the message says why.
 
     Example:
-        >>> import tempfile
-        >>> from pathlib import Path
+        >>>         >>> from pathlib import Path
         >>> from tfbert_npu import BertConfig, BertEncoder, export_saved_model
         >>> sizes = dict(hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8)
         >>> encoder = BertEncoder(BertConfig(vocab_size=30, **sizes))
@@ -80,7 +79,7 @@ def export_saved_model(
         found = pull_parts(layer_or_model)
         layer_or_model, preprocessor = found[0], preprocessor or found[1]
     # Assets are read when the SavedModel is written, so those that are made for it must outlive that.
-    with tempfile.TemporaryDirectory(prefix="tfbert-npu-") as scratch:
+    with scratch_directory() as scratch, explaining_failed_write(scratch):
         root, signatures = _root(layer_or_model, vocab_file, do_lower_case, preprocessor, Path(scratch))
         with staged(target, overwrite=overwrite) as staging:
             tf.saved_model.save(root, os.fspath(staging), signatures=signatures)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tfbert_npu._files import explaining_failed_write, scratch_directory
 from tfbert_npu.checkpoints.repository import first_line, unreachable
 from tfbert_npu.hub.card import CARD, MANIFEST, CardInfo, make_card
 from tfbert_npu.paths import file_inside, list_files
@@ -74,7 +74,7 @@ def push_to_hub(
         'https://huggingface.co/owner/name/commit/...'
     """
     info = CardInfo(base_model, license, tuple(language), tuple(datasets), dict(metrics or {}), description)
-    with tempfile.TemporaryDirectory(prefix="tfbert-npu-") as scratch:
+    with scratch_directory() as scratch, explaining_failed_write(scratch):
         directory = _directory_of(model_or_dir, Path(scratch))
         if preprocessor is not None:
             preprocessor.save_pretrained(scratch)

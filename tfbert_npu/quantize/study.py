@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -13,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from tfbert_npu._files import scratch_directory
 from tfbert_npu.export.gate import MIN_COSINE
 from tfbert_npu.export.source import ExportSource, graph_of, outputs_of
 from tfbert_npu.onnx.model import GraphOptions
@@ -117,7 +117,7 @@ class Study:
         step = max(1, len(self._fed) // _PROBES)
         self._probes = self._fed[step // 2 :: step][:_PROBES]
         self._masks = self._calibration[step // 2 :: step][:_PROBES]
-        self._directory = tempfile.TemporaryDirectory(prefix="tfbert-npu-")
+        self._directory = scratch_directory()
         original = graph_of(self._source, self._graph)
         self._signature = Signature.of(original)
         path = Path(self._directory.name) / "model.onnx"

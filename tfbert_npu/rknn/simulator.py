@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tfbert_npu._files import scratch_directory
 from tfbert_npu.artifact.manifest import Manifest, ModelFile
 from tfbert_npu.platforms import platform_named
 from tfbert_npu.quantize.hybrid import Document, HybridModel, document_name
@@ -58,7 +59,8 @@ class SimulatorBackend:
         self.shapes = tuple(shape for file in files for shape in file.shapes)
         self._lock = threading.Lock()
         self._sessions: Contexts[VendorSession] = Contexts("simulator")
-        self._scratch = Path(tempfile.mkdtemp(prefix="tfbert-npu-simulator-"))
+        self._temporary = scratch_directory()
+        self._scratch = Path(self._temporary.name)
         try:
             # The vendor looks at the name's ending.
             model = self._scratch / "model.onnx"
@@ -92,7 +94,7 @@ class SimulatorBackend:
         with self._lock:
             for session in self._sessions.take():
                 session.close()
-            shutil.rmtree(self._scratch, ignore_errors=True)
+            self._temporary.cleanup()
 
 
 def quantisation_of(artifact: Artifact, file: ModelFile) -> Document:

@@ -15,7 +15,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from tfbert_npu._files import replacing
+from tfbert_npu._files import make_directory, replacing
 from tfbert_npu.errors import TfbertNpuError
 from tfbert_npu.train.batches import Batch, Batches
 from tfbert_npu.train.state import Origin, save_state
@@ -79,7 +79,7 @@ class StopOnNaN(keras.callbacks.Callback):
             return
         epoch, step = self.position.epoch, self.position.step
         path = self.directory / "diverged_batch.npz"
-        self.directory.mkdir(parents=True, exist_ok=True)
+        make_directory(self.directory)
         with replacing(path) as temporary, temporary.open("wb") as file:
             culprit = next(self.batches.epoch(epoch, step - 1))
             np.savez_compressed(file, allow_pickle=False, **_named_arrays(culprit))

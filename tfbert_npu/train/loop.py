@@ -11,6 +11,7 @@ from typing import Any
 
 import keras
 
+from tfbert_npu._files import make_directory
 from tfbert_npu.errors import require
 from tfbert_npu.train.batches import Batches
 from tfbert_npu.train.callbacks import Advance, KeepBest, Position, ProgressBar, SaveState, StopOnNaN
@@ -127,7 +128,7 @@ def _train(
     origin: Origin,
     is_chief: bool,
 ) -> list[dict[str, float]]:
-    out.mkdir(parents=True, exist_ok=True)
+    make_directory(out)
     state = out / FILE
     steps = len(batches)
     strategy = model.distribute_strategy

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from tfbert_npu._files import clear_leftovers
+from tfbert_npu._files import clear_leftovers, make_directory
 from tfbert_npu.errors import TfbertNpuError
 from tfbert_npu.train.state import FILE
 
@@ -59,7 +59,7 @@ def locked(out: Path) -> Iterator[None]:
         OutDirectoryError: Another training holds it, or one of another machine or container may.
     """
     created = not out.exists()
-    out.mkdir(parents=True, exist_ok=True)
+    make_directory(out)
     path = out / LOCK
     handle = _open_locked(path)
     try:

@@ -6,10 +6,8 @@ import contextlib
 import json
 import os
 import selectors
-import shutil
 import signal
 import subprocess
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from tfbert_npu._files import scratch_directory
 from tfbert_npu.rknn.toolchain.environment import Toolchain
 from tfbert_npu.rknn.worker.limits import Limits, WorkerError, last_error, resident_memory
 
@@ -64,7 +63,8 @@ class VendorSession:
         self._limits = limits or Limits()
         self.log = Path(log)
         self.peak_memory = 0
-        self._scratch = Path(tempfile.mkdtemp(prefix="tfbert-npu-", dir=scratch))
+        self._temporary = scratch_directory(scratch)
+        self._scratch = Path(self._temporary.name)
         self._number = 0
         self._buffer = b""
         read_fd, write_fd = os.pipe()
@@ -91,7 +91,7 @@ class VendorSession:
                 )
         except BaseException:
             self._replies.close()
-            shutil.rmtree(self._scratch, ignore_errors=True)
+            self._temporary.cleanup()
             raise
         finally:
             os.close(write_fd)
@@ -218,7 +218,7 @@ class VendorSession:
         """End the process and remove its scratch directory; a second call does nothing."""
         self._kill()
         self._replies.close()
-        shutil.rmtree(self._scratch, ignore_errors=True)
+        self._temporary.cleanup()
 
     def __enter__(self) -> VendorSession:
         return self
