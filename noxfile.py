@@ -1,4 +1,4 @@
-"""Every check by name: `nox -s lint types unit slow docs oldest newest`."""
+"""Every check by name: `nox -s lint types unit slow docs fuzz oldest newest`."""
 
 from __future__ import annotations
 
@@ -53,6 +53,13 @@ def docs(session: nox.Session) -> None:
     """The examples in docstrings, and the links and commands of the documents."""
     install(session)
     session.run("pytest", "tests/test_examples.py", "tests/test_house.py", *session.posargs)
+
+
+@nox.session
+def fuzz(session: nox.Session) -> None:
+    """Damaged files through every reader, about an hour: `nox -s fuzz -- --seed 1`."""
+    install(session)
+    session.run("python", "-m", "tests.fuzz", "--inputs", "500000", *session.posargs)
 
 
 @nox.session

@@ -231,7 +231,7 @@ def added_tokens(directory: Path) -> dict[str, dict[str, Any]]:
             found.setdefault(str(entry["content"]), {}).update({**entry, "id": int(index)})
         for entry in read_json(directory / "tokenizer.json").get("added_tokens") or ():
             found.setdefault(str(entry["content"]), {}).update({**entry, "id": int(entry["id"])})
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
         raise VocabularyError(
             f"{directory} holds added tokens in no known form ({error!r}); download its tokenizer again"
         ) from error

@@ -5,9 +5,16 @@ from __future__ import annotations
 import importlib
 from types import ModuleType
 
+_LONGEST, _BEGINS, _ENDS = 900, 600, 250
+
 
 class TfbertNpuError(Exception):
     """Base of this package's own errors; the command line prints them as one line."""
+
+    def __str__(self) -> str:
+        """The message; of one that quotes a file at length, the beginning, and the remedy at its end."""
+        text = super().__str__()
+        return text if len(text) <= _LONGEST else f"{text[:_BEGINS]} ... {text[-_ENDS:]}"
 
 
 class MissingExtraError(TfbertNpuError, ImportError):

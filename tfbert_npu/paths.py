@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from tfbert_npu.errors import CheckpointError
 
 _MAX_DEPTH = 4
+_MOST_NAME = 255  # bytes, of Linux' file systems
 _MAX_FILES = 20_000
 
 
@@ -31,6 +32,14 @@ def list_files(directory: Path) -> list[str]:
     return sorted(found)
 
 
+def _is_unicode(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def file_inside(directory: Path, name: str) -> Path:
     """The file that a name read from a model's own files means, such as a shard named in an index.
 
@@ -46,6 +55,8 @@ def file_inside(directory: Path, name: str) -> Path:
         or windows.drive
         or windows.root
         or "\0" in name
+        or any(len(part.encode("utf-8", "surrogatepass")) > _MOST_NAME for part in posix.parts)
+        or not _is_unicode(name)
         or ".." in windows.parts
     ):
         raise CheckpointError(

@@ -10,9 +10,11 @@ from safetensors import SafetensorError, deserialize, safe_open
 
 from tfbert_npu.checkpoints.tensorflow_names import from_tensorflow
 from tfbert_npu.errors import CheckpointError
+from tfbert_npu.paths import file_inside
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+_KNOWN = {"F64", "F32", "F16", "BF16", "I64", "I32", "I16", "I8", "U64", "U32", "U16", "U8", "BOOL"}
 
 
 def read_tensors(directory: Path) -> dict[str, np.ndarray]:
@@ -30,7 +32,7 @@ def read_tensors(directory: Path) -> dict[str, np.ndarray]:
         raise FileNotFoundError(f"{directory} holds neither {SINGLE} nor {INDEX}")
     tensors: dict[str, np.ndarray] = {}
     for name, promised in sorted(files_of_index(directory / INDEX).items()):
-        if not (directory / name).is_file():
+        if not file_inside(directory, name).is_file():
             raise FileNotFoundError(f"{directory} lacks {name}, which {INDEX} names; download it again")
         content = _read_file(directory / name)
         absent = sorted(promised - content.keys())
@@ -48,8 +50,10 @@ def files_of_index(path: Path) -> dict[str, set[str]]:
     """
     try:
         weight_map = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
-        pairs = [(str(tensor), str(file)) for tensor, file in weight_map.items()]
-    except (AttributeError, KeyError, TypeError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        pairs = [(str(tensor), file) for tensor, file in weight_map.items()]
+        if not all(isinstance(file, str) for _, file in pairs):
+            raise TypeError("a file has no name")
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is no index of weight files; download it again") from error
     files: dict[str, set[str]] = {}
     for tensor, file in pairs:
@@ -64,6 +68,12 @@ def _read_file(path: Path) -> dict[str, np.ndarray]:
         with safe_open(path, framework="numpy") as file:
             from_tf = (file.metadata() or {}).get("format") == "tf"
             dtypes = {name: file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118
+            strange = sorted(set(dtypes.values()) - _KNOWN)
+            if strange:
+                raise CheckpointError(
+                    f"{path} holds tensors of {', '.join(strange)}, which numpy cannot compute with; save "
+                    "the model in float32, float16 or bfloat16"
+                )
             # numpy has no bfloat16 of its own, so those tensors are taken as raw bytes below.
             tensors = {name: file.get_tensor(name) for name, dtype in dtypes.items() if dtype != "BF16"}
         if len(tensors) < len(dtypes):

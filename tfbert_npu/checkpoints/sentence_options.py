@@ -96,7 +96,7 @@ def read_sentence_options(directory: Path) -> SentenceOptions:
     include_prompt, normalize, dense = True, False, []
     for module in _modules(path):
         name = str(module.get("type", "")).rpartition(".")[2]
-        folder = directory / str(module.get("path", ""))
+        folder = str(module.get("path", ""))
         if name == "Transformer":
             continue
         if name == "Pooling":
@@ -114,8 +114,13 @@ def read_sentence_options(directory: Path) -> SentenceOptions:
         raise CheckpointError(f"{path} names no Pooling; add one, or remove the file to take the mean")
     sentence = _read(directory / "sentence_bert_config.json")
     whole = _read(directory / "config_sentence_transformers.json")
-    prompts = {str(key): str(value) for key, value in (whole.get("prompts") or {}).items()}
-    default = whole.get("default_prompt_name")
+    prompts, default = whole.get("prompts") or {}, whole.get("default_prompt_name")
+    if not isinstance(prompts, dict) or not isinstance(default, str | None):
+        raise CheckpointError(
+            f"{directory / 'config_sentence_transformers.json'} holds prompts in no known form; "
+            "download it again"
+        )
+    prompts = {str(key): str(value) for key, value in prompts.items()}
     if default is not None and default not in prompts:
         raise CheckpointError(
             f"{directory / 'config_sentence_transformers.json'} has the default prompt {default!r}, but only "
@@ -128,11 +133,19 @@ def read_sentence_options(directory: Path) -> SentenceOptions:
         normalize=normalize,
         prompts=prompts,
         default_prompt_name=default,
-        max_seq_length=sentence.get("max_seq_length") or limit,
+        max_seq_length=_count(sentence, "max_seq_length", directory) or limit,
         lower_case=bool(sentence.get("do_lower_case", False)),
-        truncate_dim=whole.get("truncate_dim"),
+        truncate_dim=_count(whole, "truncate_dim", directory),
         stated=True,
     )
+
+
+def _count(values: dict[str, Any], name: str, directory: Path) -> int | None:
+    """A positive integer, or None where there is none."""
+    value = values.get(name)
+    if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+        raise CheckpointError(f"{directory} gives {name} as {value!r}, which is no count; correct the file")
+    return value
 
 
 def check_width(options: SentenceOptions, hidden: int, origin: object) -> int:
@@ -181,8 +194,9 @@ def _read_pooling(path: Path) -> tuple[tuple[PoolingMode, ...], bool]:
     return modes, bool(values.get("include_prompt", True))
 
 
-def _read_dense(directory: Path, folder: Path) -> Dense:
-    values = _read(_file(directory, folder, "config.json"))
+def _read_dense(directory: Path, name: str) -> Dense:
+    values = _read(_file(directory, name, "config.json"))
+    folder = directory / name
     activation = str(values.get("activation_function", "Tanh")).rpartition(".")[2]
     if activation not in ACTIVATIONS:
         raise CheckpointError(
@@ -204,8 +218,8 @@ def _read_dense(directory: Path, folder: Path) -> Dense:
     )
 
 
-def _file(directory: Path, folder: Path, name: str) -> Path:
-    path = file_inside(directory, (folder.relative_to(directory) / name).as_posix())
+def _file(directory: Path, folder: str, name: str) -> Path:
+    path = file_inside(directory, f"{folder}/{name}" if folder else name)
     if not path.is_file():
         raise CheckpointError(f"{path} is missing although modules.json names it; download it again")
     return path
