@@ -15,37 +15,43 @@ from pathlib import Path
 import click
 
 from benchmarks.export_table import minilm
-from tfbert_npu import BertConfig, BertEncoder, export_rknn
+from tfbert_npu import BertConfig, BertEncoder, BertTokenizer, export_rknn
 from tfbert_npu.rknn.time_model import described
 
 HEADINGS = (
     "model", "precision", "shape", "ms [predicted]", "cycles [compiler]", "NPU / CPU operators", "MB moved",
     "file, MB",
 )  # fmt: skip
+PRECISIONS = ("fp16", "w8a8")
 FEW = ["How do I get a new card?", "请问怎么办理新卡？"]
 """Texts for calibration and gate: what they are does not change the cost, so there are few."""
 
 
-def bert_base(directory: Path) -> str:
-    """A BERT-base with random weights."""
-    encoder = BertEncoder(BertConfig(vocab_size=30522))
-    encoder.save_pretrained(directory)
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"[unused{n}]" for n in range(30517))]
-    (directory / "vocab.txt").write_text("\n".join(words) + "\n", encoding="utf-8")
+def bert_base(directory: Path, tokenizer: str) -> str:
+    """A BERT-base with random weights and another model's vocabulary."""
+    vocabulary = BertTokenizer.from_pretrained(tokenizer)
+    BertEncoder(BertConfig(vocab_size=len(vocabulary))).save_pretrained(directory)
+    vocabulary.save_pretrained(directory)
     return str(directory)
 
 
 @click.command(help=__doc__)
 @click.argument("model", required=False)
 @click.option("--lengths", default="16,32,64,128,256,512")
-def main(model: str | None, lengths: str) -> None:
+@click.option("--only", multiple=True, help="MiniLM-L6, BERT-base, fp16 or w8a8; by default all.")
+def main(model: str | None, lengths: str, only: tuple[str, ...]) -> None:
     """Print the table as it comes."""
     click.echo(f"| {' | '.join(HEADINGS)} |")
     click.echo("|---" * len(HEADINGS) + "|")
     with tempfile.TemporaryDirectory() as folder:
-        models = {"MiniLM-L6": model or minilm(), "BERT-base": bert_base(Path(folder) / "base")}
+        small = model or minilm()
+        models = {"MiniLM-L6": small, "BERT-base": bert_base(Path(folder) / "base", small)}
         for name, source in models.items():
-            for precision in ("fp16", "w8a8"):
+            if name not in (only or models) and set(only) & set(models):
+                continue
+            for precision in PRECISIONS:
+                if precision not in (only or PRECISIONS) and set(only) & set(PRECISIONS):
+                    continue
                 for length in map(int, lengths.split(",")):
                     _row(Path(folder), name, source, precision, length, packed=False)
                 if precision == "fp16":  # packed files are

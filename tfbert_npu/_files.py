@@ -244,12 +244,21 @@ def _owner() -> str:
 
 def clear_leftovers(target: Path) -> None:
     """Remove what killed processes of the same owner left beside `target`, half written."""
-    pattern = re.compile(re.escape(f".{target.name}.{_owner()}.") + r"(\d+)-\w+")
+    _clear_all(target.parent, re.escape(target.name))
+
+
+def clear_leftovers_in(folder: Path) -> None:
+    """Remove all that killed processes of the same owner left in a folder, half written."""
+    _clear_all(folder, ".+")
+
+
+def _clear_all(folder: Path, names: str) -> None:
+    pattern = re.compile(rf"\.({names})\.{_owner()}\.(\d+)-\w+")
     with suppress(OSError):  # a folder that cannot be listed: nothing is cleared
-        for name in os.listdir(target.parent):
+        for name in os.listdir(folder):
             match = pattern.fullmatch(name)
-            if match is not None and not _is_running(int(match.group(1))):
-                _clear(target.parent / name, target)
+            if match is not None and not _is_running(int(match.group(2))):
+                _clear(folder / name, folder / match.group(1))
 
 
 def _is_running(process: int) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from tfbert_npu._files import clear_leftovers, make_directory
+from tfbert_npu._files import clear_leftovers_in, make_directory
 from tfbert_npu.errors import TfbertNpuError
 from tfbert_npu.train.state import FILE
 
@@ -40,7 +40,7 @@ def check_out(out: Path, overwrite: bool) -> None:
         for name in (FILE, SPLIT, "history.json", "results.json"):
             (out / name).unlink(missing_ok=True)
         return
-    clear_leftovers(out)
+    clear_leftovers_in(out)
     if (out / FILE).is_file():
         return
     found = sorted(path.name for path in out.iterdir() if path.name not in (LOCK, SPLIT))
