@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import shutil
 import tempfile
@@ -39,7 +40,8 @@ def staged(target: Path, *, overwrite: bool) -> Iterator[Path]:
             yield staging
             # mkdtemp's directory is for its owner alone
             keep_owner_and_mode(staging, target.stat() if target.exists() else None, 0o777)
-            _swap(staging, target, overwrite)
+            with _alone_in(target.parent):
+                _swap(staging, target, overwrite)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
 
@@ -56,6 +58,18 @@ def check_target(target: Path, *, overwrite: bool) -> None:
         parent = parent.parent
     if not os.access(parent, os.W_OK | os.X_OK):
         raise PermissionError(f"{parent} cannot be written; choose another directory")
+
+
+@contextlib.contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Let processes that write to one target swap one after the other."""
+    handle = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        with contextlib.suppress(OSError):  # file systems that lock no directories
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def _swap(staging: Path, target: Path, overwrite: bool) -> None:
