@@ -275,6 +275,8 @@ def _tokens_of_tokenizer_json(path: Path) -> Sequence[str]:
         prefix = model.get("continuing_subword_prefix", SUFFIX_INDICATOR)
         if kind != "WordPiece" or prefix != SUFFIX_INDICATOR:
             raise VocabularyError(f"{path} holds a {kind} model; BERT needs WordPiece with '##' pieces")
+        if not isinstance(vocab, dict):
+            raise TypeError("the vocabulary is no object")
         tokens = sorted(vocab, key=vocab.__getitem__)
         contiguous = [vocab[token] for token in tokens] == list(range(len(tokens)))
     except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:

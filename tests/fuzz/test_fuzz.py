@@ -20,6 +20,7 @@ NAMES = (
 # What escaped once, by the reader.
 FOUND = (
     ("added_tokens", b'{"<e>": Infinity}'),
+    ("tokenizer", b'{"model": {"type": "WordPiece", "vocab": [0, 10000000000000000000000000000000000000000]}}'),
     ("safetensors_index", b'{"weight_map": {"a": [[]], "b": "one.safetensors"}}'),
     ("safetensors_index", b'{"weight_map": {"a": "one.safetensors\\u0000", "b": "\\ud800"}}'),
     ("modules", b'[{"path": "/dev/zero", "type": "sentence_transformers.models.Pooling"}]'),
@@ -67,6 +68,12 @@ def test_damage_is_one_sentence(every: dict[str, Reader], name: str, tmp_path: P
 def test_what_escaped_once(every: dict[str, Reader], name: str, content: bytes, tmp_path: Path) -> None:
     reader = every[name]
     reader.others(tmp_path)
+    assert not try_one(reader, tmp_path, content)
+
+
+def test_an_unknown_token_that_is_missing(every: dict[str, Reader], tmp_path: Path) -> None:
+    reader = every["tokenizer"]
+    content = reader.seeds[0].replace(b'"unk_token": "[UNK]"', b'"unk_token": "[NONE]"')
     assert not try_one(reader, tmp_path, content)
 
 
