@@ -50,9 +50,12 @@ def slow(session: nox.Session) -> None:
 
 @nox.session
 def docs(session: nox.Session) -> None:
-    """The examples in docstrings, and the links and commands of the documents."""
+    """The site, its snippets, the examples in docstrings, and the links and commands of the documents."""
     install(session)
-    session.run("pytest", "tests/test_examples.py", "tests/test_house.py", *session.posargs)
+    session.run("mkdocs", "build", "--strict")
+    session.run(
+        "pytest", "tests/test_docs.py", "tests/test_examples.py", "tests/test_house.py", *session.posargs
+    )
 
 
 @nox.session
