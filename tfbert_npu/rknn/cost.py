@@ -157,7 +157,7 @@ def parse_costs(log: str) -> list[Cost]:
             if row is not None:
                 if int(row["id"]) != len(operators):
                     raise CostReportError(f"operator {row['id']} of the compiler's table is out of order")
-                operators.append(_operator(row))
+                operators.append(operator_of(row))
             for name, value in _MEMORY.findall(line):
                 memory[name] = float(value)
         if not operators:
@@ -184,7 +184,8 @@ def cost_at(costs: Sequence[Cost], shape: tuple[int, int]) -> Cost:
     raise CostReportError(f"the compiler printed no table for {batch}x{length}")
 
 
-def _operator(row: re.Match[str]) -> Operator:
+def operator_of(row: re.Match[str]) -> Operator:
+    """The operator that a row of the compiler's or of librknnrt's table names."""
     return Operator(
         kind=row["kind"],
         dtype=row["dtype"],
@@ -194,6 +195,6 @@ def _operator(row: re.Match[str]) -> Operator:
         ddr_cycles=int(row["ddr"]),
         npu_cycles=int(row["npu"]),
         cycles=int(row["total"]),
-        kib=int(row["kb"]),
+        kib=round(float(row["kb"])),
         name=row["name"].partition(":")[2] or row["name"],
     )

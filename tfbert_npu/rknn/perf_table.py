@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from tfbert_npu.rknn.cost import Operator
+from tfbert_npu.rknn.cost import Operator, operator_of
 from tfbert_npu.rknn.time_model import Kind, work_of_operators
 
 # ID OpType DataType Target InputShape OutputShape Cycles(DDR/NPU/Total) Time(us) MacUsage(%)
@@ -57,24 +57,7 @@ class TimedOperator:
 
 def parse_perf_table(text: str) -> list[TimedOperator]:
     """The rows of librknnrt's table, empty if there is none."""
-    return [
-        TimedOperator(
-            Operator(
-                kind=row["kind"],
-                dtype=row["dtype"],
-                target=row["target"],
-                inputs=row["inputs"],
-                outputs=row["outputs"],
-                ddr_cycles=int(row["ddr"]),
-                npu_cycles=int(row["npu"]),
-                cycles=int(row["total"]),
-                kib=round(float(row["kb"])),
-                name=row["name"].partition(":")[2] or row["name"],
-            ),
-            int(row["us"]),
-        )
-        for row in _ROW.finditer(text)
-    ]
+    return [TimedOperator(operator_of(row), int(row["us"])) for row in _ROW.finditer(text)]
 
 
 def by_kind(rows: Iterable[TimedOperator]) -> dict[str, float]:
