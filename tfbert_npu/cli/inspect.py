@@ -127,12 +127,17 @@ def show_manifest(path: Path, manifest: Manifest) -> None:
     for name, one in manifest.parity.items():
         table.add_row(name, f"{one['cosine']:.6f}", f"{one['max_abs']:.2g}")
     console.print(table)
-    table = Table(title="cost of a call on one core", title_justify="left", box=SIMPLE, pad_edge=False)
-    figures = ("MAC use", "MB moved", "ops, NPU / CPU", "MB memory")
-    for heading in ("shape", "ms [predicted]", "cycles [compiler]", *figures):
-        table.add_column(escape(heading), justify="right", min_width=max(map(len, heading.split())))
-    for shape, cost in manifest.cost.items():
-        cells = (
+    headings = (
+        "shape",
+        "ms [predicted]",
+        "cycles [compiler]",
+        "MAC use",
+        "MB moved",
+        "ops, NPU / CPU",
+        "MB memory",
+    )
+    rows = [
+        (
             shape,
             described(cost.get("predicted")),
             f"{cost['cycles']:,.0f}".replace(",", " "),
@@ -141,8 +146,15 @@ def show_manifest(path: Path, manifest: Manifest) -> None:
             f"{cost['npu_ops']:.0f} / {cost['cpu_ops']:.0f}",
             f"{cost['internal_mb'] + cost['weight_mb']:.1f}",
         )
-        # Headings may go over several lines on a narrow terminal, figures may not.
-        table.add_row(*(cell.replace(" ", "\N{NO-BREAK SPACE}") for cell in cells))
+        for shape, cost in manifest.cost.items()
+    ]
+    table = Table(title="cost of a call on one core", title_justify="left", box=SIMPLE, pad_edge=False)
+    for place, heading in enumerate(headings):
+        # A heading may go over several lines on a narrow terminal, a figure may not.
+        widest = max(map(len, (*heading.split(), *(row[place] for row in rows))))
+        table.add_column(escape(heading), justify="right", min_width=widest)
+    for row in rows:
+        table.add_row(*row)
     console.print(table)
     for warning in build.get("warnings", ()):
         console.print(f"warning: {warning}", style="yellow", markup=False, soft_wrap=True)
