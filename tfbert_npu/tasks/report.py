@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tfbert_npu._files import replacing
+from tfbert_npu._files import make_directory, replacing
 from tfbert_npu.errors import require
 from tfbert_npu.tasks.evaluation import EvaluationTask, Prediction
 from tfbert_npu.tasks.schemes import LabelScheme, SchemeName, group_entities, recognize_scheme
@@ -47,7 +47,7 @@ class Report:
         Returns:
             The files.
         """
-        directory.mkdir(parents=True, exist_ok=True)
+        make_directory(directory)
         names = [one.name for one in self.classes]
         heading: list[Any] = ["class", "precision", "recall", "f1", "support"]
         rows = [
