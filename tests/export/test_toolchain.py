@@ -58,12 +58,23 @@ def calls(tmp_path):
 
 
 @pytest.mark.parametrize("version", ["2.5.0", "2.3.2"])
-def test_requirements_are_pinned_and_bring_neither_torch_nor_cuda(version):
+def test_requirements_are_pinned_by_hash_and_bring_neither_torch_nor_cuda(version):
     text = (PACKAGE / f"requirements-{version}.txt").read_text()
     lines = [line for line in text.splitlines() if line and not line.startswith("#")]
-    assert lines[0] == f"rknn-toolkit2=={version}"
-    assert all(re.fullmatch(r"[A-Za-z0-9_.-]+==[0-9.]+", line) for line in lines)
-    assert not {"torch", "opencv-python", "nvidia"} & {line.partition("==")[0] for line in lines}
+    names = {}
+    for line in lines:  # a requirement, and then its hashes
+        part = line.removesuffix("\\").strip()
+        if part.startswith("--hash="):
+            assert re.fullmatch(r"--hash=sha256:[0-9a-f]{64}", part)
+            names[name].append(part)
+        else:
+            assert re.fullmatch(r"[A-Za-z0-9_.-]+==[0-9.]+", part)
+            name = part.partition("==")[0]
+            names[name] = []
+    assert f"rknn-toolkit2=={version}" in text
+    assert len(names) >= 13
+    assert all(names.values())  # pip then takes nothing whose hash is not here
+    assert not {"torch", "opencv-python", "nvidia"} & names.keys()
 
 
 def test_torch_is_the_wheel_for_the_cpu():
