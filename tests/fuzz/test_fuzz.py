@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -74,6 +75,28 @@ def test_what_escaped_once(every: dict[str, Reader], name: str, content: bytes, 
 def test_an_unknown_token_that_is_missing(every: dict[str, Reader], tmp_path: Path) -> None:
     reader = every["tokenizer"]
     content = reader.seeds[0].replace(b'"unk_token": "[UNK]"', b'"unk_token": "[NONE]"')
+    assert not try_one(reader, tmp_path, content)
+
+
+def _encrypted(content: bytes) -> bytes:
+    damaged = bytearray(content)
+    for head, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        at = content.find(head)
+        while at >= 0:
+            damaged[at + flags] |= 1
+            at = content.find(head, at + 1)
+    return bytes(damaged)
+
+
+@pytest.mark.parametrize(
+    "damage", [_encrypted, lambda content: content.replace(b"output.npy", b"output.np_")]
+)
+def test_an_archive_of_something_else(
+    every: dict[str, Reader], damage: Callable[[bytes], bytes], tmp_path: Path
+) -> None:
+    reader = every["reference"]
+    content = damage(reader.seeds[0])
+    assert content != reader.seeds[0]
     assert not try_one(reader, tmp_path, content)
 
 

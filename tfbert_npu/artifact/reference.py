@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,10 +110,21 @@ class Reference:
                 for key in arrays.files:
                     group, _, name = key.partition("/")
                     if group in groups:
-                        groups[group][name] = arrays[key]
+                        value = arrays[key]
+                        if not isinstance(value, np.ndarray):
+                            raise ValueError(f"{key} is no array")
+                        groups[group][name] = value
             reference = cls(groups["inputs"], groups["outputs"], groups["places"], source)
             reference._check()
-        except (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile, NotImplementedError) as error:
+        except (
+            ValueError,
+            KeyError,
+            EOFError,
+            OSError,
+            RuntimeError,
+            zipfile.BadZipFile,
+            zlib.error,
+        ) as error:
             raise ArtifactError(
                 f"{path} cannot be read ({error}); copy or export the directory again"
             ) from error

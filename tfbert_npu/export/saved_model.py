@@ -63,7 +63,8 @@ def export_saved_model(
         ValueError: Not something that can be exported; the message says why.
 
     Example:
-        >>>         >>> from pathlib import Path
+        >>> import tempfile
+        >>> from pathlib import Path
         >>> from tfbert_npu import BertConfig, BertEncoder, export_saved_model
         >>> sizes = dict(hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8)
         >>> encoder = BertEncoder(BertConfig(vocab_size=30, **sizes))
