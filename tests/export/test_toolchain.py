@@ -61,7 +61,7 @@ def calls(tmp_path):
 def test_requirements_are_pinned_by_hash_and_bring_neither_torch_nor_cuda(version):
     text = (PACKAGE / f"requirements-{version}.txt").read_text()
     lines = [line for line in text.splitlines() if line and not line.startswith("#")]
-    names = {}
+    names, name = {}, ""
     for line in lines:  # a requirement, and then its hashes
         part = line.removesuffix("\\").strip()
         if part.startswith("--hash="):
