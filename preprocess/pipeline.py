@@ -126,7 +126,7 @@ def _from_rules(path: Path, rules: dict[str, Any], vocabulary: Vocabulary, optio
     vocab = (rules.get("model") or {}).get("vocab")
     inside = set(vocab) if isinstance(vocab, dict) else {piece for piece, _ in vocab or ()}
     unknown = (rules.get("model") or {}).get("unk_token") or "[UNK]"
-    if isinstance(vocab, dict) and unknown not in inside:
+    if isinstance(vocab, dict) and (not isinstance(unknown, str) or unknown not in inside):
         raise VocabularyError(f"{path} lacks its own unknown token {unknown!r}; download it again")
     rules["added_tokens"] = [
         token

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import logging
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -72,9 +74,10 @@ def test_what_escaped_once(every: dict[str, Reader], name: str, content: bytes, 
     assert not try_one(reader, tmp_path, content)
 
 
-def test_an_unknown_token_that_is_missing(every: dict[str, Reader], tmp_path: Path) -> None:
+@pytest.mark.parametrize("token", [b'"[NONE]"', b'["[UNK]"]', b"3"])
+def test_an_unknown_token_that_is_missing(every: dict[str, Reader], token: bytes, tmp_path: Path) -> None:
     reader = every["tokenizer"]
-    content = reader.seeds[0].replace(b'"unk_token": "[UNK]"', b'"unk_token": "[NONE]"')
+    content = reader.seeds[0].replace(b'"unk_token": "[UNK]"', b'"unk_token": ' + token)
     assert not try_one(reader, tmp_path, content)
 
 
@@ -88,9 +91,15 @@ def _encrypted(content: bytes) -> bytes:
     return bytes(damaged)
 
 
-@pytest.mark.parametrize(
-    "damage", [_encrypted, lambda content: content.replace(b"output.npy", b"output.np_")]
-)
+def _of_text(content: bytes) -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(content)) as old, zipfile.ZipFile(stream, "w") as new:
+        for name in old.namelist():
+            new.writestr(name, old.read(name) if name == "source_sha256.npy" else b"text")
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("damage", [_encrypted, _of_text])
 def test_an_archive_of_something_else(
     every: dict[str, Reader], damage: Callable[[bytes], bytes], tmp_path: Path
 ) -> None:
