@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from types import ModuleType
 
-_LONGEST, _BEGINS, _ENDS = 900, 600, 250
+_LONGEST, _BEGINS, _ENDS = 1900, 1200, 600
 
 
 class TfbertNpuError(Exception):

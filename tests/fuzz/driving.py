@@ -59,7 +59,7 @@ def try_one(reader: Reader, folder: Path, content: bytes) -> bool:
             warnings.simplefilter("ignore")
             reader.read(folder)
     except (TfbertNpuError, FileNotFoundError) as error:
-        if len(str(error)) > 1000 or not str(error).strip():
+        if len(str(error)) > 2000 or not str(error).strip():
             raise AssertionError(f"the message has {len(str(error))} characters") from error
         return False
     return True
