@@ -22,9 +22,8 @@ HEADINGS = (
     "model", "precision", "shape", "ms [predicted]", "cycles [compiler]", "NPU / CPU operators", "MB moved",
     "file, MB",
 )  # fmt: skip
-PRECISIONS = ("fp16", "w8a8")
 FEW = ["How do I get a new card?", "请问怎么办理新卡？"]
-"""Texts for calibration and gate: what they are does not change the cost, so there are few."""
+"""Texts for the gate: what they are does not change the cost, so there are few."""
 
 
 def bert_base(directory: Path, tokenizer: str) -> str:
@@ -38,24 +37,21 @@ def bert_base(directory: Path, tokenizer: str) -> str:
 @click.command(help=__doc__)
 @click.argument("model", required=False)
 @click.option("--lengths", default="16,32,64,128,256,512")
-@click.option("--only", multiple=True, help="MiniLM-L6, BERT-base, fp16 or w8a8; by default all.")
-def main(model: str | None, lengths: str, only: tuple[str, ...]) -> None:
+@click.option("--models", default="MiniLM-L6,BERT-base")
+@click.option("--precisions", default="fp16,w8a8")
+def main(model: str | None, lengths: str, models: str, precisions: str) -> None:
     """Print the table as it comes."""
     click.echo(f"| {' | '.join(HEADINGS)} |")
     click.echo("|---" * len(HEADINGS) + "|")
     with tempfile.TemporaryDirectory() as folder:
         small = model or minilm()
-        models = {"MiniLM-L6": small, "BERT-base": bert_base(Path(folder) / "base", small)}
-        for name, source in models.items():
-            if name not in (only or models) and set(only) & set(models):
-                continue
-            for precision in PRECISIONS:
-                if precision not in (only or PRECISIONS) and set(only) & set(PRECISIONS):
-                    continue
+        sources = {"MiniLM-L6": small, "BERT-base": bert_base(Path(folder) / "base", small)}
+        for name in models.split(","):
+            for precision in precisions.split(","):
                 for length in map(int, lengths.split(",")):
-                    _row(Path(folder), name, source, precision, length, packed=False)
+                    _row(Path(folder), name, sources[name], precision, length, packed=False)
                 if precision == "fp16":  # packed files are
-                    _row(Path(folder), name, source, precision, 128, packed=True)
+                    _row(Path(folder), name, sources[name], precision, 128, packed=True)
 
 
 def _row(folder: Path, name: str, source: str, precision: str, length: int, *, packed: bool) -> None:
@@ -65,9 +61,7 @@ def _row(folder: Path, name: str, source: str, precision: str, length: int, *, p
             Path(directory) / "out",
             shapes=[(1, length)],
             precision=precision,
-            calibration=None if precision == "fp16" else FEW,
             texts=FEW,
-            min_cosine=None if name == "MiniLM-L6" and precision == "fp16" else 0.5,
             packed=packed,
         )
     (shape, cost), *_ = manifest.cost.items()

@@ -6,7 +6,8 @@ import json
 import os
 from pathlib import Path
 
-from tfbert_npu._files import make_directory, replacing
+from tfbert_npu._failed_writes import make_directory
+from tfbert_npu._files import replacing
 from tfbert_npu.preprocess.options import TextOptions
 from tfbert_npu.preprocess.pipeline import Pipeline
 from tfbert_npu.preprocess.vocabulary import Vocabulary

@@ -18,13 +18,8 @@ from click.testing import CliRunner
 
 from tests import tiny_bert
 from tfbert_npu import BertEncoder, BertForSequenceClassification
-from tfbert_npu._files import (
-    _owner,
-    explaining_failed_write,
-    make_directory,
-    replacing,
-    scratch_directory,
-)
+from tfbert_npu._failed_writes import explaining_failed_write, make_directory
+from tfbert_npu._files import _owner, replacing, scratch_directory
 from tfbert_npu.cli import cli
 from tfbert_npu.errors import FailedWriteError
 from tfbert_npu.export.directory import staged

@@ -19,7 +19,8 @@ from click.testing import CliRunner
 
 from tests import tiny_bert
 from tfbert_npu import BertForSequenceClassification, export_onnx
-from tfbert_npu._files import _owner, explaining_failed_write, replacing
+from tfbert_npu._failed_writes import explaining_failed_write
+from tfbert_npu._files import _owner, replacing
 from tfbert_npu.cli import cli
 from tfbert_npu.errors import FailedWriteError
 

@@ -21,6 +21,10 @@ _HANG = 10
 """Seconds for one input, on a machine that does other things too."""
 
 
+class Hang(BaseException):
+    """No answer in time; no reader may take it for an error of the file."""
+
+
 @dataclass
 class Outcome:
     """Of one reader."""
@@ -36,7 +40,7 @@ class Outcome:
 @contextmanager
 def _alarm() -> Iterator[None]:
     def hang(number: int, frame: object) -> None:
-        raise TimeoutError(f"no answer after {_HANG} s")
+        raise Hang(f"no answer after {_HANG} s")
 
     before = signal.signal(signal.SIGALRM, hang)
     signal.alarm(_HANG)
@@ -50,15 +54,15 @@ def _alarm() -> Iterator[None]:
 def try_one(reader: Reader, folder: Path, content: bytes) -> bool:
     """Whether the reader takes the content.
 
-    Anything but a result, a `TfbertNpuError`, or the `FileNotFoundError` of a file that the content names
-    escapes.
+    What escapes is anything but a result, a `TfbertNpuError`, or the `FileNotFoundError` of a reader whose
+    file names others. An alarm ends an endless wait, but not one in native code.
     """
     (folder / reader.file).write_bytes(content)
     try:
         with _alarm(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             reader.read(folder)
-    except (TfbertNpuError, FileNotFoundError) as error:
+    except (TfbertNpuError, *reader.refuses_with) as error:
         if len(str(error)) > 2000 or not str(error).strip():
             raise AssertionError(f"the message has {len(str(error))} characters") from error
         return False
@@ -79,7 +83,9 @@ def drive(reader: Reader, folder: Path, inputs: int, seed: int) -> Outcome:
         outcome.inputs += 1
         try:
             taken = try_one(reader, folder, content)
-        except Exception as error:  # noqa: BLE001 - that is the question
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001 - panics of Rust and hangs as well
             last = traceback.extract_tb(error.__traceback__)[-1]
             outcome.findings.setdefault(
                 f"{type(error).__name__} at {last.name}:{last.lineno}: {error}"[:200], content

@@ -41,6 +41,8 @@ class Reader:
     read: Read
     others: Callable[[Path], Any] = lambda folder: None
     """Writes what else the folder holds."""
+    refuses_with: tuple[type[Exception], ...] = ()
+    """Beside `TfbertNpuError`."""
 
 
 def _as_json(value: Any) -> bytes:
@@ -136,6 +138,7 @@ def readers(tmp: Path) -> dict[str, Reader]:
             "model.safetensors.index.json",
             (_as_json({"metadata": {"total_size": 4}, "weight_map": {"a": "one.safetensors", "b": "one.safetensors"}}),),
             read_tensors, lambda d: (d / "one.safetensors").write_bytes(tensors),
+            (FileNotFoundError,),
         ),
         "saved_model": Reader("saved_model.pb", (b"\x08\x01\x12\x04\x0a\x02\x0a\x00",), read_saved_model),
         "manifest": Reader("manifest.json", (manifest,), Manifest.read),

@@ -134,8 +134,20 @@ def test_off_the_board_only_the_prediction(
 def test_a_call_that_fails_is_an_error(artifact: Path, board: Board) -> None:
     driver = board()
     driver.faults.outputs_code = -1
-    with pytest.raises(BackendError, match="the NPU failed at 1x16"):
+    with pytest.raises(BackendError, match=r"the NPU did not compute 1x16 on core 0: .*Get outputs failed"):
         profile(Artifact.open(artifact), calls=1)
+    assert driver.open == {}
+
+
+@pytest.mark.parametrize("begins", ["at the start", "after the warm-up"])
+def test_a_core_that_does_not_compute_has_no_time(artifact: Path, board: Board, begins: str) -> None:
+    """The wheel ignores rknn_run's code, and a call that failed is over at once."""
+    driver = board()
+    driver.faults.failing = lambda core: (
+        core == 1 and (begins == "at the start" or driver.calls_on.get(core, 0) >= 4)
+    )
+    with pytest.raises(BackendError, match="the NPU did not compute 1x16 on core 1; `tfbert-npu doctor`"):
+        profile(Artifact.open(artifact), calls=5)
     assert driver.open == {}
 
 

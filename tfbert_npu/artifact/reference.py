@@ -18,7 +18,6 @@ REFERENCE = "reference.npz"
 
 _BUDGET = 4 * 2**20
 _MOST_BYTES = 64 * 2**20
-_ARCHIVE = (zipfile.BadZipFile, zlib.error)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ from typing import Any
 
 from safetensors.numpy import save_file
 
-from tfbert_npu._files import make_directory, replacing
+from tfbert_npu._failed_writes import make_directory
+from tfbert_npu._files import replacing
 from tfbert_npu.checkpoints.names import Row, encoder_rows, pooler_rows
 from tfbert_npu.checkpoints.reading import read_pretrained
 from tfbert_npu.checkpoints.safetensors_files import SINGLE

@@ -18,7 +18,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from tfbert_npu._files import explaining_failed_write, refuse_pointer, replacing
+from tfbert_npu._failed_writes import explaining_failed_write
+from tfbert_npu._files import refuse_pointer, replacing
 from tfbert_npu.errors import CheckpointError
 from tfbert_npu.paths import list_files
 

@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 
 import click
 
-from tfbert_npu._files import explaining_failed_write
+from tfbert_npu._failed_writes import explaining_failed_write
 from tfbert_npu.cli.stopping import exit_code
 from tfbert_npu.errors import require
 from tfbert_npu.tasks.schemes import SchemeName

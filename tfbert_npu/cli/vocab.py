@@ -8,7 +8,8 @@ from pathlib import Path
 
 import click
 
-from tfbert_npu._files import make_directory, replacing
+from tfbert_npu._failed_writes import make_directory
+from tfbert_npu._files import replacing
 from tfbert_npu.cli.progress import byte_progress
 from tfbert_npu.cli.text_input import open_texts, read_texts
 from tfbert_npu.preprocess import TextOptions

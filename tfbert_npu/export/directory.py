@@ -10,7 +10,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from tfbert_npu._files import clear_leftovers, explaining_failed_write, keep_owner_and_mode, temporary_prefix
+from tfbert_npu._failed_writes import explaining_failed_write
+from tfbert_npu._files import clear_leftovers, keep_owner_and_mode, temporary_prefix
 
 
 @contextlib.contextmanager

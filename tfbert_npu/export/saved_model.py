@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tfbert_npu._files import explaining_failed_write, scratch_directory
+from tfbert_npu._failed_writes import explaining_failed_write
+from tfbert_npu._files import scratch_directory
 from tfbert_npu.checkpoints.reading import named_head
 from tfbert_npu.checkpoints.repository import local_directory
 from tfbert_npu.checkpoints.tfhub import CONFIG_ASSET, PREPROCESSOR_ASSET

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tfbert_npu._files import explaining_failed_write, scratch_directory
+from tfbert_npu._failed_writes import explaining_failed_write
+from tfbert_npu._files import scratch_directory
 from tfbert_npu.checkpoints.repository import first_line, unreachable
 from tfbert_npu.hub.card import CARD, MANIFEST, CardInfo, make_card
 from tfbert_npu.paths import file_inside, list_files

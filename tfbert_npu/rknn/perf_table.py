@@ -20,6 +20,7 @@ _ROW = re.compile(
     r"(?:(?P<tasks>\d+)\s+)?(?P<kb>[\d.]+)\s+(?P<name>\S+)\s*$",
     re.MULTILINE,
 )
+_SHAPE = re.compile(r"\((\d+(?:,\d+)*),?\)")
 
 
 @dataclass(frozen=True)
@@ -48,10 +49,8 @@ class TimedOperator:
         elif work:
             row["shapes"] = list(work[0].sizes)
         else:
-            shape = re.search(r"\(([\d,]+)\)", self.operator.outputs) or re.search(
-                r"\(([\d,]+)\)", self.operator.inputs
-            )
-            row["shapes"] = [math.prod(int(n) for n in shape.group(1).split(",") if n)] if shape else []
+            shape = _SHAPE.search(self.operator.outputs) or _SHAPE.search(self.operator.inputs)
+            row["shapes"] = [math.prod(map(int, shape.group(1).split(",")))] if shape else []
         return row
 
 

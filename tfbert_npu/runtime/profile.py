@@ -23,8 +23,10 @@ from tfbert_npu.runtime import soc
 from tfbert_npu.runtime.backend import Shape, ordered
 from tfbert_npu.runtime.errors import BackendError, FailedCallError
 from tfbert_npu.runtime.files import Artifact, VerifiedFile
-from tfbert_npu.runtime.rknn import check_platform, core_mask, open_context, vendor_class
+from tfbert_npu.runtime.rknn import changed, check_platform, core_mask, equal, open_context, vendor_class
+from tfbert_npu.runtime.vendor_log import vendor_log
 
+Inputs = tuple[list[np.ndarray], list[np.ndarray]]
 _WARM_UP = 3
 _QUERY_PERF_DETAIL = 3  # of rknn_api.h
 
@@ -66,7 +68,7 @@ def profile(artifact: Artifact, calls: int = 30) -> Measurement:
         calls: How many of each shape in each arrangement.
 
     Raises:
-        BackendError: This is no board with an NPU, or its runtime refuses the model.
+        BackendError: This is no board with an NPU, its runtime refuses the model, or a core does not compute.
         ArtifactError: A file is damaged or for another SoC.
     """
     platform = soc.board_platform()
@@ -98,16 +100,13 @@ def _timed(file: VerifiedFile, platform: Platform, calls: int) -> Iterator[Calls
 
 def _arrangement(file: VerifiedFile, masks: Sequence[int], name: str, calls: int) -> Iterator[Calls]:
     with ExitStack() as opened:
-        contexts = [opened.enter_context(_context(file, mask)) for mask in masks]
+        contexts = [_Timed(opened.enter_context(_context(file, mask)), name) for mask in masks]
         for shape in file.model.shapes:
-            arrays = _arrays(file, shape)
+            inputs = _inputs(file, shape)
             for context in contexts:
-                for _ in range(_WARM_UP):
-                    _infer(context, arrays, shape)
-            times = [_Times() for _ in contexts]
+                context.warm_up(inputs, shape)
             threads = [
-                threading.Thread(target=one.take, args=(context, arrays, shape, calls))
-                for one, context in zip(times, contexts, strict=True)
+                threading.Thread(target=context.take, args=(inputs, shape, calls)) for context in contexts
             ]
             began = time.perf_counter()
             for thread in threads:
@@ -115,11 +114,11 @@ def _arrangement(file: VerifiedFile, masks: Sequence[int], name: str, calls: int
             for thread in threads:
                 thread.join()
             took = time.perf_counter() - began
-            for one in times:
-                if one.failure is not None:
-                    raise one.failure
-            wall = [value for one in times for value in one.wall]
-            own = [value for one in times for value in one.own]
+            for context in contexts:
+                if context.failure is not None:
+                    raise context.failure
+            wall = [value for context in contexts for value in context.wall]
+            own = [value for context in contexts for value in context.own]
             yield Calls(
                 shape,
                 name,
@@ -131,24 +130,48 @@ def _arrangement(file: VerifiedFile, masks: Sequence[int], name: str, calls: int
 
 
 @dataclass
-class _Times:
-    """Of one context's calls, in a thread of its own."""
+class _Timed:
+    """A context, with the times of its calls.
 
+    It is given two inputs by turns: the same outputs once more are those of a call that failed, which is
+    over at once (see `runtime.rknn`).
+    """
+
+    lite: Any
+    cores: str
     wall: list[float] = field(default_factory=list)
     """Seconds."""
     own: list[float] = field(default_factory=list)
     """Microseconds."""
     failure: BaseException | None = None
+    _last: list[np.ndarray] = field(default_factory=list)
 
-    def take(self, context: Any, arrays: list[np.ndarray], shape: Shape, calls: int) -> None:
+    def warm_up(self, inputs: Inputs, shape: Shape) -> None:
+        """Forget the times of another shape, and make some calls."""
+        self.wall, self.own = [], []
+        for number in range(_WARM_UP):
+            self._call(inputs[number % 2], shape)
+
+    def take(self, inputs: Inputs, shape: Shape, calls: int) -> None:
+        """Time some calls, in a thread of its own."""
         try:
-            for _ in range(calls):
-                began = time.perf_counter()
-                _infer(context, arrays, shape)
-                self.wall.append(time.perf_counter() - began)
-                self.own.append(float(context.rknn_runtime.get_run_perf()))
+            for number in range(_WARM_UP, _WARM_UP + calls):
+                self.wall.append(self._call(inputs[number % 2], shape))
+                self.own.append(float(self.lite.rknn_runtime.get_run_perf()))
         except BaseException as error:  # noqa: BLE001 - raised by who asked for it
             self.failure = error
+
+    def _call(self, arrays: list[np.ndarray], shape: Shape) -> float:
+        began = time.perf_counter()
+        values = self.lite.inference(inputs=arrays)
+        took = time.perf_counter() - began
+        if values is None or equal(values, self._last):
+            raise FailedCallError(
+                f"the NPU did not compute {shape[0]}x{shape[1]} on {self.cores}{vendor_log().last()}; "
+                "`tfbert-npu doctor` looks at the driver"
+            )
+        self._last = values
+        return took
 
 
 def _tables(file: VerifiedFile, mask: int) -> dict[Shape, str]:
@@ -156,7 +179,7 @@ def _tables(file: VerifiedFile, mask: int) -> dict[Shape, str]:
     tables = {}
     with _context(file, mask, collects=True) as context:
         for shape in file.model.shapes:
-            _infer(context, _arrays(file, shape), shape)
+            context.inference(inputs=_inputs(file, shape)[0])
             runtime, detail = context.rknn_runtime, _PerfDetail()
             code = runtime.lib.rknn_query(
                 ctypes.c_uint64(runtime.context),
@@ -179,12 +202,8 @@ def _context(file: VerifiedFile, mask: int, collects: bool = False) -> Iterator[
         context.release()
 
 
-def _infer(context: Any, arrays: list[np.ndarray], shape: Shape) -> None:
-    if context.inference(inputs=arrays) is None:
-        raise FailedCallError(f"the NPU failed at {shape[0]}x{shape[1]}; `tfbert-npu doctor` looks at it")
-
-
-def _arrays(file: VerifiedFile, shape: Shape) -> list[np.ndarray]:
-    """Rows without padding; what the ids are does not change the time."""
+def _inputs(file: VerifiedFile, shape: Shape) -> Inputs:
+    """Two inputs without padding; what the ids are does not change the time."""
     given = {spec.name: np.ones(spec.at(shape), spec.dtype) for spec in file.model.inputs}
-    return ordered(file.model.inputs, given, shape)
+    arrays = ordered(file.model.inputs, given, shape)
+    return arrays, [changed(arrays[0]), *arrays[1:]]

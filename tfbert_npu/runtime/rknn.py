@@ -75,7 +75,7 @@ class RknnBackend:
                 self._keep(context, arrays, values)
                 self._probe(context, arrays, shape)
                 # It computes; so these outputs are right if they come again.
-                if not _equal(values, self._infer(context, arrays, shape)):
+                if not equal(values, self._infer(context, arrays, shape)):
                     raise self._failed(shape)
             self._keep(context, arrays, values)
         return named(self.outputs, values, shape, "the NPU")
@@ -110,15 +110,15 @@ class RknnBackend:
     def _is_doubtful(self, context: Any, arrays: Sequence[np.ndarray], values: Sequence[np.ndarray]) -> bool:
         """Whether these outputs may be no answer to these inputs: the last call's once more, or all zero."""
         last = self._last.get(id(context))
-        if last is not None and _equal(last.outputs, values):
-            return not _equal(last.inputs, arrays)
+        if last is not None and equal(last.outputs, values):
+            return not equal(last.inputs, arrays)
         return not any(value.any() for value in values)
 
     def _probe(self, context: Any, arrays: Sequence[np.ndarray], shape: Shape) -> None:
         """Make the context compute something else, to see whether it computes at all."""
-        other = [_changed(arrays[0]), *arrays[1:]]
+        other = [changed(arrays[0]), *arrays[1:]]
         values = self._infer(context, other, shape)
-        if _equal(self._last[id(context)].outputs, values):
+        if equal(self._last[id(context)].outputs, values):
             raise self._failed(shape)
         self._keep(context, other, values)
 
@@ -144,13 +144,14 @@ class _Seen:
     outputs: list[np.ndarray]
 
 
-def _equal(some: Sequence[np.ndarray], others: Sequence[np.ndarray]) -> bool:
+def equal(some: Sequence[np.ndarray], others: Sequence[np.ndarray]) -> bool:
+    """Whether two lists of arrays are the same to the bit."""
     return len(some) == len(others) and all(
         a.shape == b.shape and bool(np.array_equal(a, b)) for a, b in zip(some, others, strict=True)
     )
 
 
-def _changed(first: np.ndarray) -> np.ndarray:
+def changed(first: np.ndarray) -> np.ndarray:
     """Other word ids, or other embeddings; both stay in their range."""
     if np.issubdtype(first.dtype, np.integer):
         return np.where(first > 1, first - 1, first + 1).astype(first.dtype)

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from tfbert_npu._files import make_directory, replacing
+from tfbert_npu._failed_writes import make_directory
+from tfbert_npu._files import replacing
 from tfbert_npu.errors import require
 from tfbert_npu.tasks.evaluation import EvaluationTask, Prediction
 from tfbert_npu.tasks.schemes import LabelScheme, SchemeName, group_entities, recognize_scheme

@@ -104,7 +104,8 @@ class SentenceEncoder:
             backend: What computes: `"tf"`: TensorFlow, for a checkpoint. `"rknn"`, `"simulator"`, `"onnx"`:
                 see `load_npu`, for an artifact. `"auto"`: TensorFlow for a checkpoint; for an artifact the
                 NPU where there is one, else the CPU.
-            **hub_options: `revision`, `token`, `cache_dir`, `local_files_only`; also `cores` and `threads`.
+            **hub_options: `revision`, `token`, `cache_dir`, `local_files_only`; also `cores`, `threads` and
+                `file`.
 
         Raises:
             FileNotFoundError: No such model.

@@ -15,7 +15,8 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from tfbert_npu._files import make_directory, replacing
+from tfbert_npu._failed_writes import make_directory
+from tfbert_npu._files import replacing
 from tfbert_npu.errors import TfbertNpuError
 from tfbert_npu.train.batches import Batch, Batches
 from tfbert_npu.train.state import Origin, save_state

@@ -11,7 +11,7 @@ from typing import Any
 
 import keras
 
-from tfbert_npu._files import make_directory
+from tfbert_npu._failed_writes import make_directory
 from tfbert_npu.errors import require
 from tfbert_npu.train.batches import Batches
 from tfbert_npu.train.callbacks import Advance, KeepBest, Position, ProgressBar, SaveState, StopOnNaN

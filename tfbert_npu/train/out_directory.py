@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from tfbert_npu._files import clear_leftovers_in, make_directory
+from tfbert_npu._failed_writes import make_directory
+from tfbert_npu._files import clear_leftovers_in
 from tfbert_npu.errors import TfbertNpuError
 from tfbert_npu.train.state import FILE
 
