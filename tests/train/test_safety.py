@@ -8,6 +8,7 @@ import sys
 import textwrap
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -17,7 +18,9 @@ from click.testing import CliRunner
 
 from tfbert_npu import BertForSequenceClassification
 from tfbert_npu.cli import cli
+from tfbert_npu.cli.train import _shown
 from tfbert_npu.errors import CheckpointError
+from tfbert_npu.tasks.evaluation import Prediction, score
 from tfbert_npu.tasks.examples import ChoiceExample, TextExample
 from tfbert_npu.train import fine_tuning, out_directory
 from tfbert_npu.train.advice import cut_texts, few, options_for
@@ -31,6 +34,7 @@ from tfbert_npu.train.out_directory import LOCK, OutDirectoryError, check_out, l
 from tfbert_npu.train.split import divide, held_out_rows
 from tfbert_npu.train.starting_point import freeze
 from tfbert_npu.train.state import FILE
+from tfbert_npu.train.tasks import make_task
 
 OPTIONS = TrainOptions(epochs=2, learning_rate=1e-3)
 BATCHING = BatchOptions(batch_size=4, seq_length=16)
@@ -219,9 +223,23 @@ def test_a_test_split_reports_the_best_model(tmp_path):
     result = fine_tune("classify", model, data, tmp_path / "out", batching=BATCHING, progress=False,
                        options=TrainOptions(epochs=6, learning_rate=1e-2))  # fmt: skip
     assert result.best["test_accuracy"] == result.best["dev_accuracy"] == 1.0
+    assert (result.best["test_accuracy_low"], result.best["test_accuracy_high"]) == (1.0, 1.0)
     assert json.loads((tmp_path / "out" / "results.json").read_text()) == result.best
     split = json.loads((tmp_path / "out" / "split.json").read_text())
     assert (len(split["held_out"]), split["seed"]) == (4, 0)
+
+
+def test_a_score_has_the_interval_that_evaluate_gives():
+    task = make_task("classify", DataOptions(Path("a.csv")), tiny_bert.tokenizer(), 16)
+    task.set_labels({"a", "b"})
+    found = ["a", "b", "b", "b", "a", "a", "b", "b"]
+    scores = task.score("classify", [TextExample("x", None, name) for name in "abababab"], found)
+    pairs = [Prediction(expected, answer) for expected, answer in zip("abababab", found, strict=True)]
+    assert (scores["accuracy_low"], scores["accuracy_high"]) == score("classify", pairs).interval
+    assert scores["accuracy_low"] < scores["accuracy"] == 0.625 < scores["accuracy_high"]
+    assert "dev_accuracy 0.5000 (95 %: 0.2500 to 0.7500)" in _shown(
+        {"dev_accuracy": 0.5, "dev_accuracy_low": 0.25, "dev_accuracy_high": 0.75}
+    )
 
 
 def test_a_split_keeps_each_class_in_its_share():

@@ -265,6 +265,14 @@ def read_labels(path: Path) -> tuple[str, ...]:
 
 
 def _shown(results: dict[str, float]) -> str:
+    """The figures in one line, each with its 95 % interval where it has one."""
     return ", ".join(
-        f"{name} {value:g}" if name == "epoch" else f"{name} {value:.4f}" for name, value in results.items()
+        f"{name} {value:g}" if name == "epoch" else f"{name} {value:.4f}{_interval(name, results)}"
+        for name, value in results.items()
+        if not name.endswith(("_low", "_high"))
     )
+
+
+def _interval(name: str, results: dict[str, float]) -> str:
+    low, high = (results.get(f"{name}_{end}") for end in ("low", "high"))
+    return "" if low is None or high is None else f" (95 %: {low:.4f} to {high:.4f})"

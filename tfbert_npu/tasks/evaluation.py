@@ -32,6 +32,7 @@ from tfbert_npu.tasks.words import given_words
 
 EvaluationTask = Literal["classify", "pair", "regression", "ner", "qa"]
 LabeledExample = TextExample | TaggedExample | QuestionExample
+Answer = str | float | tuple[str, ...]
 
 _RESAMPLES, _LEVEL = 1000, 0.95
 
@@ -44,8 +45,8 @@ class Prediction:
     and the one given.
     """
 
-    expected: str | float | tuple[str, ...]
-    found: str | float | tuple[str, ...]
+    expected: Answer
+    found: Answer
 
 
 @dataclass(frozen=True)
@@ -177,7 +178,7 @@ def evaluate(
     )  # fmt: skip
     predictions = []
     for example, row in zip(texts, scored, strict=True):
-        found: str | float | tuple[str, ...] = row[0].score if kind == "regression" else row[0].label
+        found: Answer = row[0].score if kind == "regression" else row[0].label
         if several:
             found = tuple(one.label for one in row if one.score > 0.5)
         expected = example.label if example.label is not None else ""
@@ -195,7 +196,6 @@ def score(
     """Metrics of predictions, wherever they were made."""
     units, main = _units(task, predictions, scheme, labels)
     expected, found = [p.expected for p in predictions], [p.found for p in predictions]
-    metrics: dict[str, float]
     if task == "regression":
         metrics = regression_metrics([float(e) for e in expected], [float(f) for f in found])  # type: ignore[arg-type]
     elif task == "ner":
@@ -206,7 +206,7 @@ def score(
     elif task == "qa":
         metrics = squad_metrics(expected, found)  # type: ignore[arg-type]
     elif main == "f1_micro":
-        names = sorted({name for p in predictions for name in (*_names(p.expected), *_names(p.found))})
+        names = sorted(_all_labels(predictions, labels))
         matrices = [
             np.array([[name in _names(row) for name in names] for row in rows], int)
             for rows in (expected, found)
@@ -214,8 +214,8 @@ def score(
         metrics = multi_label_metrics(*matrices)
     else:
         metrics = class_metrics(expected, found)  # type: ignore[arg-type]
-    values = _main_metric(_weights(len(predictions)) @ units)
-    return Evaluation(metrics, main, _interval(values), tuple(predictions))
+    (sums,) = _resampled(units)
+    return Evaluation(metrics, main, _interval(_main_metric(sums)), tuple(predictions))
 
 
 def difference(
@@ -230,9 +230,9 @@ def difference(
         raise ValueError("the two sets of predictions are of other examples; score both on the same data")
     labels = _all_labels([*first, *second], ()) if task == "ner" else ()
     (a, _), (b, _) = (_units(task, rows, None, labels) for rows in (first, second))
-    every, weights = np.ones((1, len(first))), _weights(len(first))
-    change = _main_metric(every @ b) - _main_metric(every @ a)
-    return float(change[0]), _interval(_main_metric(weights @ b) - _main_metric(weights @ a))
+    change = _main_metric(b.sum(0, keepdims=True)) - _main_metric(a.sum(0, keepdims=True))
+    sums, others = _resampled(a, b)
+    return float(change[0]), _interval(_main_metric(others) - _main_metric(sums))
 
 
 def write_predictions(path: Path, predictions: Iterable[Prediction]) -> None:
@@ -267,7 +267,7 @@ def read_predictions(path: Path) -> list[Prediction]:
     return [rows[row] for row in sorted(rows)]
 
 
-def _value(value: Any, where: str) -> str | float | tuple[str, ...]:
+def _value(value: Any, where: str) -> Answer:
     if isinstance(value, list) and all(isinstance(one, str) for one in value):
         return tuple(value)
     if isinstance(value, str | float | int) and not isinstance(value, bool):
@@ -331,19 +331,19 @@ def _main_metric(sums: np.ndarray) -> np.ndarray:
         return (n * xy - x * y) / np.sqrt((n * xx - x * x) * (n * yy - y * y))
 
 
-def _weights(examples: int) -> np.ndarray:
-    """How often each example is drawn in each resample, float64 [R, N]."""
-    return (
-        np.random.default_rng(0)
-        .multinomial(examples, np.full(examples, 1 / examples), _RESAMPLES)
-        .astype(float)
-    )
+def _resampled(*units: np.ndarray) -> list[np.ndarray]:
+    """The sums of each of the units [N, K] in each resample, the same for all of them: float64 [R, K]."""
+    examples, random = len(units[0]), np.random.default_rng(0)
+    sums: list[list[np.ndarray]] = [[] for _ in units]
+    for _ in range(_RESAMPLES):  # one after the other: all of them at once are gigabytes for 100 000 examples
+        drawn = random.multinomial(examples, np.full(examples, 1 / examples)).astype(float)
+        for kept, unit in zip(sums, units, strict=True):
+            kept.append(drawn @ unit)
+    return [np.stack(kept) for kept in sums]
 
 
 def _interval(values: np.ndarray) -> tuple[float, float]:
-    low, high = (
-        np.nanquantile(values, [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2])
-        if np.isfinite(values).any()
-        else (np.nan, np.nan)
-    )
+    if not np.isfinite(values).any():
+        return np.nan, np.nan
+    low, high = np.nanquantile(values, [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2])
     return float(low), float(high)

@@ -22,14 +22,8 @@ from tfbert_npu.tasks.answers import answer
 from tfbert_npu.tasks.classes import classify
 from tfbert_npu.tasks.conll import read_conll
 from tfbert_npu.tasks.entities import tag_words
+from tfbert_npu.tasks.evaluation import Answer, EvaluationTask, Prediction, score
 from tfbert_npu.tasks.examples import ChoiceExample, Example, QuestionExample, TaggedExample, TextExample
-from tfbert_npu.tasks.metrics import (
-    class_metrics,
-    entity_metrics,
-    multi_label_metrics,
-    regression_metrics,
-    squad_metrics,
-)
 from tfbert_npu.tasks.readers import read_choices, read_squad, read_texts
 from tfbert_npu.tasks.running import call
 from tfbert_npu.tasks.schemes import LabelScheme, recognize_scheme
@@ -91,8 +85,21 @@ class Task(Generic[E]):
         raise NotImplementedError
 
     def evaluate(self, model: Any, examples: Sequence[E]) -> dict[str, float]:
-        """Metrics of a model's predictions."""
+        """Metrics of a model's predictions, as `score` gives them."""
         raise NotImplementedError
+
+    def expected_of(self, example: E) -> Answer:
+        """What is right of an example, as `evaluation.Prediction` has it."""
+        raise NotImplementedError
+
+    def score(self, task: EvaluationTask, examples: Sequence[E], found: Sequence[Answer]) -> dict[str, float]:
+        """Metrics by name, and the ends of the 95 % interval of the main one: `..._low` and `..._high`."""
+        predictions = [
+            Prediction(self.expected_of(e), answer) for e, answer in zip(examples, found, strict=True)
+        ]
+        result = score(task, predictions, scheme=self.data.scheme, labels=self.label2id)
+        low, high = result.interval
+        return {**result.metrics, f"{result.main}_low": low, f"{result.main}_high": high}
 
     def set_labels(self, found: Collection[str]) -> tuple[str, ...] | None:
         """Take the label names from `data.labels`, or those found in the data; None where there are none."""
@@ -145,28 +152,26 @@ class TextTask(Task[TextExample]):
         """One row."""
         return (text_feature(self.tokenizer, example, self.label2id, self.seq_length),)
 
+    def expected_of(self, example: TextExample) -> Answer:
+        """Its label."""
+        return "" if example.label is None else example.label
+
     def evaluate(self, model: Any, examples: Sequence[TextExample]) -> dict[str, float]:
         """Accuracy, others and cross-entropy; F1 over labels with a probability above 1/2; correlations."""
         pairs = None if self.data.pair_column is None else [str(example.pair) for example in examples]
         scored = classify(
             model, self.tokenizer, [e.text for e in examples], pairs, seq_length=self.seq_length
         )
-        if self.problem_type == "regression":
-            return regression_metrics([float(e.label) for e in examples], [row[0].score for row in scored])  # type: ignore[arg-type]
-        if self.problem_type == "multi_label_classification":
-            expected = np.zeros((len(examples), len(self.label2id)), int)
-            found = np.zeros_like(expected)
-            for row, (example, scores) in enumerate(zip(examples, scored, strict=True)):
-                expected[row, [self.label2id[name] for name in self.names_of(example)]] = 1
-                found[row, [self.label2id[one.label] for one in scores if one.score > 0.5]] = 1
-            return multi_label_metrics(expected, found)
+        found: list[Answer] = [row[0].score if self.kind == "number" else row[0].label for row in scored]
+        if self.kind == "classes":
+            found = [tuple(one.label for one in row if one.score > 0.5) for row in scored]
+        metrics = self.score("regression" if self.kind == "number" else "classify", examples, found)
+        if self.kind != "class":
+            return metrics
         right = [
             next(one.score for one in row if one.label == e.label)
             for e, row in zip(examples, scored, strict=True)
         ]
-        metrics = class_metrics(
-            [self.label2id[str(e.label)] for e in examples], [self.label2id[row[0].label] for row in scored]
-        )
         return {**metrics, "loss": float(-np.log(np.maximum(right, _LEAST)).mean())}
 
 
@@ -204,12 +209,17 @@ class ChoiceTask(Task[ChoiceExample]):
         """One row of several sequences."""
         return (choice_feature(self.tokenizer, example, self.seq_length),)
 
+    def expected_of(self, example: ChoiceExample) -> str:
+        """The number of the right choice."""
+        return str(example.label)
+
     def evaluate(self, model: Any, examples: Sequence[ChoiceExample]) -> dict[str, float]:
         """Accuracy."""
         options = BatchOptions(seq_length=self.seq_length, shuffle=0, group=1)
         batches = Batches(lambda: (feature for e in examples for feature in self.features(e)), options)
-        found = [int(i) for x, _, _ in batches.epoch(0) for i in call(model, x)["logits"].argmax(-1)]
-        return {"accuracy": float(np.mean([i == e.label for i, e in zip(found, examples, strict=True)]))}
+        found = [str(i) for x, _, _ in batches.epoch(0) for i in call(model, x)["logits"].argmax(-1)]
+        metrics = self.score("classify", examples, found)
+        return {name: value for name, value in metrics.items() if name.startswith("accuracy")}
 
 
 class TagTask(Task[TaggedExample]):
@@ -241,13 +251,15 @@ class TagTask(Task[TaggedExample]):
         """The sentence in as many rows as it needs."""
         return tagged_features(self.tokenizer, example, self.label2id, self.seq_length)
 
+    def expected_of(self, example: TaggedExample) -> tuple[str, ...]:
+        """Its tags."""
+        return example.tags
+
     def evaluate(self, model: Any, examples: Sequence[TaggedExample]) -> dict[str, float]:
         """Precision, recall and F1 of whole entities."""
         sentences = [given_words(self.tokenizer, example.words) for example in examples]
         tagged = tag_words(model, self.tokenizer, sentences, list(self.label2id), seq_length=self.seq_length)
-        return entity_metrics(
-            [example.tags for example in examples], [tags for tags, _ in tagged], self.scheme
-        )
+        return self.score("ner", examples, [tuple(tags) for tags, _ in tagged])
 
 
 class QuestionTask(Task[QuestionExample]):
@@ -268,6 +280,10 @@ class QuestionTask(Task[QuestionExample]):
         """Its windows."""
         return question_features(self.tokenizer, example, self.seq_length, self.data.stride)
 
+    def expected_of(self, example: QuestionExample) -> tuple[str, ...]:
+        """The right answers."""
+        return tuple(text for text, _ in example.answers)
+
     def evaluate(self, model: Any, examples: Sequence[QuestionExample]) -> dict[str, float]:
         """SQuAD's exact match and F1."""
         best = answer(
@@ -279,8 +295,7 @@ class QuestionTask(Task[QuestionExample]):
             seq_length=self.seq_length,
             stride=self.data.stride,
         )
-        expected = [[text for text, _ in example.answers] for example in examples]
-        return squad_metrics(expected, [answers[0].answer for answers in best])
+        return self.score("qa", examples, [answers[0].answer for answers in best])
 
 
 # Which heads learn a task of that name, the table of heads says.
