@@ -20,8 +20,9 @@ from onnx import numpy_helper
 from tfbert_npu.config import BertConfig
 from tfbert_npu.export.source import ExportSource, source_of
 from tfbert_npu.onnx.model import GraphOptions, write_graph
-from tfbert_npu.rknn.compiler import Signature, compile_file
+from tfbert_npu.rknn.compiler import Compiler
 from tfbert_npu.rknn.options import checked_options
+from tfbert_npu.rknn.signature import Signature
 from tfbert_npu.rknn.toolchain import find_toolchain
 from tfbert_npu.rknn.worker import VendorSession
 
@@ -110,7 +111,8 @@ def main() -> None:
             path = Path(directory) / "model.onnx"
             path.write_bytes(graph.SerializeToString())
             with VendorSession(toolchain, Path(directory) / "log") as session:
-                costs = compile_file(session, path, Signature.of(graph), options, options.shapes, "")
+                compiler = Compiler(path, Signature.of(graph), options, source.config)
+                costs, _ = compiler.compile(session, options.shapes)
         cost = costs[batch, length].summary(options.platform)
         print(
             f"| {name} | {cost['cycles']:.0f} | {cost['mb_moved']:.2f} | "

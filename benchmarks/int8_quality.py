@@ -26,14 +26,14 @@ from tfbert_npu.onnx.model import GraphOptions
 from tfbert_npu.onnx.running import run_onnx
 from tfbert_npu.quantize.calibration import calibration_set, default_texts, read_texts
 from tfbert_npu.quantize.grid import WEIGHT_ONLY
-from tfbert_npu.quantize.hybrid import HybridModel
 from tfbert_npu.quantize.measure import quality
-from tfbert_npu.quantize.pipeline import quantize, round_products
+from tfbert_npu.quantize.plan import plan, round_products
 from tfbert_npu.quantize.recipe import Recipe, last_block, operators
 from tfbert_npu.quantize.samples import text_inputs
-from tfbert_npu.rknn.compiler import Signature, compile_file, simulate, vendor_arguments
+from tfbert_npu.rknn.compiler import Compiler
 from tfbert_npu.rknn.cost import parse_costs
 from tfbert_npu.rknn.options import checked_options
+from tfbert_npu.rknn.signature import Signature
 from tfbert_npu.rknn.toolchain.environment import find_toolchain
 from tfbert_npu.rknn.worker import VendorSession
 
@@ -51,6 +51,11 @@ def recipes(config):
         "attention float16": Recipe(float16=kept(config, "attention_output", "value")),
         "up float16": Recipe(float16=kept(config, "up")),
     }
+
+
+def write_model(source, path):
+    """The ONNX file that is compiled next."""
+    path.write_bytes(graph_of(source, GraphOptions()).SerializeToString())
 
 
 def main() -> None:
@@ -97,18 +102,19 @@ def main() -> None:
         full = None
         names = ["fp16", *(name for name in arguments.variants.split(",") if name != "fp16")]
         for name in names:
-            vendor, load = vendor_arguments(signature, options, (shape,), "")
+            precision = name if name in WEIGHT_ONLY else "w8a8"
+            compiler = Compiler(path, signature, replace(options, precision=precision), source.config)
             samples = [[batch[spec.name] for spec in signature.inputs] for batch in calibration]
             with VendorSession(toolchain, Path(folder) / "log") as session:
                 if name in WEIGHT_ONLY:
-                    written = round_products(source, WEIGHT_ONLY[name], calibration)
-                    path.write_bytes(graph_of(written, GraphOptions()).SerializeToString())
-                    quantized = replace(options, precision=name)
-                    cost = compile_file(session, path, signature, quantized, [shape], "")[shape]
+                    state = round_products(source.config, source.state, WEIGHT_ONLY[name], calibration)
+                    write_model(replace(source, state=state), path)
+                    cost = compiler.compile(session, [shape])[0][shape]
                 elif name in ("fp16", "plain", "auto_hybrid"):
                     original, encoder.MASK_BIAS = encoder.MASK_BIAS, -100.0
-                    path.write_bytes(graph_of(source, GraphOptions()).SerializeToString())
+                    write_model(source, path)
                     encoder.MASK_BIAS = original
+                    vendor, load = compiler.arguments([shape])
                     build = {"do_quantization": name != "fp16"}
                     if name != "fp16":
                         vendor["quantized_dtype"] = "w8a8"
@@ -118,15 +124,13 @@ def main() -> None:
                         build["dataset"] = str(session.write_dataset(samples))
                     cost = parse_costs(session.build(path, vendor, load=load, build=build))[0]
                 else:
-                    quantized = quantize(source, known[name], calibration)
-                    path.write_bytes(graph_of(quantized.source, GraphOptions()).SerializeToString())
-                    vendor["quantized_dtype"] = "w8a8"
-                    model = HybridModel(session, path, signature, source.config, vendor, load, calibration)
-                    cost = model.build(quantized.recipe, quantized.ranges)[0]
+                    int8 = plan(source.config, source.state, known[name], calibration)
+                    write_model(replace(source, state=int8.state), path)
+                    cost = compiler.compile(session, [shape], int8, calibration)[0][shape]
                 full = full or cost
                 if name == "fp16" and "fp16" not in arguments.variants.split(","):
                     continue
-                got = [simulate(session, signature, batch) for batch in batches]
+                got = [signature.simulate(session, batch) for batch in batches]
             found = quality(got, expected, batches, outputs_of(source, None))
             rows[name] = {
                 "cost": round(cost.cycles / full.cycles, 4),

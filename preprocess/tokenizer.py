@@ -12,7 +12,6 @@ from typing import Any, Literal, NoReturn
 import numpy as np
 from tokenizers.decoders import WordPiece
 
-from tfbert_npu.checkpoints.repository import local_directory
 from tfbert_npu.errors import VocabularyError
 from tfbert_npu.preprocess.aligned_pieces import AlignedPieces
 from tfbert_npu.preprocess.arguments import check_choices, checked_texts, mapped
@@ -25,6 +24,7 @@ from tfbert_npu.preprocess.saving import save_tokenizer
 from tfbert_npu.preprocess.tf_text_normalizer import MAX_WORD_BYTES, TfTextNormalizer
 from tfbert_npu.preprocess.vocabulary import SUFFIX_INDICATOR, TOKENIZER_FILES, Vocabulary
 from tfbert_npu.preprocess.wordpiece import ChunkPieces, Normalizer, WordPieces
+from tfbert_npu.repository import local_directory
 
 OffsetUnit = Literal["characters", "bytes"]
 
@@ -94,7 +94,7 @@ class BertTokenizer:
             lower_case: Overrides what the model's files say.
             allow_special_tokens: Special tokens that a text may contain as such, e.g. `{"[MASK]"}`.
             **hub_options: `revision`, `token`, `cache_dir`, `local_files_only`; see
-                `tfbert_npu.checkpoints.repository.local_directory`.
+                `tfbert_npu.repository.local_directory`.
 
         Raises:
             OSError: No such directory, repository or vocabulary.

@@ -21,13 +21,12 @@ from tfbert_npu.quantize import transforms
 from tfbert_npu.quantize.activations import points, record
 from tfbert_npu.quantize.calibration import calibration_set, default_texts, read_texts, resized
 from tfbert_npu.quantize.emulation import product_error
-from tfbert_npu.quantize.hybrid import float16_tensors
 from tfbert_npu.quantize.measure import Quality, quality, rank_correlation
 from tfbert_npu.quantize.ranges import activation_range, rounded, rounding_error
 from tfbert_npu.quantize.recipe import Operator, Recipe, operators
 from tfbert_npu.quantize.samples import TEXTS, text_inputs, with_positions
-from tfbert_npu.quantize.search import frontier_of, search
-from tfbert_npu.quantize.study import SearchError, Trial
+from tfbert_npu.quantize.search import SearchError, Trial, frontier_of, search
+from tfbert_npu.rknn.hybrid import float16_tensors
 
 TOLERANCE = 1e-5
 

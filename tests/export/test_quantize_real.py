@@ -15,7 +15,7 @@ from tfbert_npu.export.rknn import export_rknn
 from tfbert_npu.export.source import ExportSource, tensorflow_reference
 from tfbert_npu.quantize.recipe import Operator, Recipe
 from tfbert_npu.quantize.samples import random_inputs
-from tfbert_npu.quantize.study import SearchError
+from tfbert_npu.quantize.search import SearchError
 from tfbert_npu.runtime import load_npu
 
 pytestmark = pytest.mark.slow

@@ -13,12 +13,10 @@ from hypothesis.extra import numpy as hnp
 from onnx import TensorProto, helper, numpy_helper
 
 from tests.export.models import bert, padded_inputs
-from tfbert_npu.export.source import ExportSource
 from tfbert_npu.onnx.model import write_graph
 from tfbert_npu.quantize.activations import record
 from tfbert_npu.quantize.grid import INT8, WEIGHT_ONLY, Grid
-from tfbert_npu.quantize.hybrid import ranges_of
-from tfbert_npu.quantize.pipeline import quantize
+from tfbert_npu.quantize.plan import plan, ranges_of
 from tfbert_npu.quantize.ranges import rounded
 from tfbert_npu.quantize.recipe import Operator, Recipe, last_block, operators
 from tfbert_npu.quantize.rounding import gptq, round_weights
@@ -115,10 +113,9 @@ def test_products_in_float16_stay_and_the_others_keep_their_mean():
 
 def test_rounding_needs_ranges():
     config, state, _ = bert("BertModel")
-    source = ExportSource(config, state)
     with pytest.raises(ValueError, match='rounding="gptq" needs ranges'):
-        quantize(source, Recipe(ranges="vendor"), [padded_inputs(config)])
-    quantize(source, replace(Recipe(ranges="vendor"), rounding="nearest"), [padded_inputs(config)])
+        plan(config, state, Recipe(ranges="vendor"), [padded_inputs(config)])
+    plan(config, state, replace(Recipe(ranges="vendor"), rounding="nearest"), [padded_inputs(config)])
 
 
 @pytest.mark.slow

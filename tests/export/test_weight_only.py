@@ -10,7 +10,7 @@ from tests.export.test_export_rknn import WIDE
 from tfbert_npu.export.rknn import export_rknn
 from tfbert_npu.export.source import ExportSource
 from tfbert_npu.quantize.grid import WEIGHT_ONLY, Grid
-from tfbert_npu.quantize.pipeline import round_products
+from tfbert_npu.quantize.plan import round_products
 from tfbert_npu.quantize.recipe import operators
 from tfbert_npu.quantize.samples import random_inputs
 from tfbert_npu.runtime import load_npu
@@ -32,7 +32,7 @@ def products(source):
 
 def test_only_products_are_rounded_and_all_of_them(small):
     for grid in WEIGHT_ONLY.values():
-        out = round_products(small, grid, random_inputs(small.config, (1, 32), 8)).state
+        out = round_products(small.config, small.state, grid, random_inputs(small.config, (1, 32), 8))
         for name in products(small):
             assert np.abs(out[name] - small.state[name]).max() > 0
             np.testing.assert_allclose(grid.nearest(out[name]), out[name], atol=1e-6)
@@ -44,7 +44,7 @@ def test_only_products_are_rounded_and_all_of_them(small):
 def test_what_does_not_fall_into_groups_is_left_to_the_compiler():
     config, state, _ = bert("BertModel", hidden_size=40, num_attention_heads=2, intermediate_size=64)
     source = ExportSource(config, state)
-    out = round_products(source, WEIGHT_ONLY["w4a16"], random_inputs(config, (1, 16), 4)).state
+    out = round_products(config, state, WEIGHT_ONLY["w4a16"], random_inputs(config, (1, 16), 4))
     for name in products(source):
         fits = state[name].shape[1] == 64
         assert np.array_equal(out[name], state[name]) == (not fits)
@@ -62,7 +62,7 @@ def test_the_compiler_leaves_weights_alone_that_are_on_the_grid(small, toolchain
         source = ExportSource(small.config, state)
         directory = tmp_path / name
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("tfbert_npu.export.rknn.round_products", lambda source, grid, batches: source)
+            patch.setattr("tfbert_npu.export.rknn.round_products", lambda config, state, *_: state)
             manifest = export_rknn(
                 source, directory, PLATFORMS[precision], ((1, 32),), precision, batch, min_cosine=0.5
             )
@@ -99,7 +99,7 @@ def test_gptq_rounding_is_what_four_bits_need(small):
     grid, batches = WEIGHT_ONLY["w4a16"], random_inputs(small.config, (2, 32), 8)
     inputs = random_inputs(small.config, (4, 32), 9)[-1]
     nearest = {**small.state, **{n: grid.nearest(small.state[n]) for n in products(small)}}
-    best = round_products(small, grid, batches).state
+    best = round_products(small.config, small.state, grid, batches)
     exact, plain, ours = (
         run(write_graph(small.config, state), inputs)["sequence_output"]
         for state in (small.state, nearest, best)

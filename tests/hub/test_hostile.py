@@ -318,11 +318,9 @@ def test_files_of_rk_transformers_are_for_a_board(shared: Path) -> None:
 
 
 def test_an_artifact_goes_to_the_runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import tfbert_npu.runtime
-
     for name in ("config.json", "manifest.json", "model.rknn"):
         (tmp_path / name).write_text("{}")
-    monkeypatch.setattr(tfbert_npu.runtime, "load_npu", lambda directory, file: (file, Path(directory)))
+    monkeypatch.setattr("tfbert_npu.hub.pull.load_npu", lambda directory, file: (file, Path(directory)))
     assert pull_from_hub(tmp_path) == (None, tmp_path)
     assert pull_from_hub(tmp_path, file="model.rknn") == ("model.rknn", tmp_path)
     with pytest.raises(CheckpointError, match=r"no weights that Keras can load; run it with load_npu"):

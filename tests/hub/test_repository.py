@@ -13,9 +13,9 @@ from fakehub import FakeHub
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tfbert_npu.checkpoints.repository import local_directory
 from tfbert_npu.errors import CheckpointError
 from tfbert_npu.paths import file_inside, list_files
+from tfbert_npu.repository import local_directory
 
 FIVE_FORMATS = {
     "config.json": b'{"model_type": "bert"}',
@@ -197,7 +197,9 @@ def test_a_listing_that_climbs_out_is_refused(hub: FakeHub, cache: Path, tmp_pat
 
 def test_the_environment_is_obeyed(hub: FakeHub, sha: str, tmp_path: Path) -> None:
     """HF_ENDPOINT, HF_HUB_CACHE and HF_HUB_OFFLINE, read as a user's process reads them."""
-    code = f"from tfbert_npu.checkpoints.repository import local_directory\nprint(local_directory('owner/bert', {WANTED!r}))"
+    code = (
+        f"from tfbert_npu.repository import local_directory\nprint(local_directory('owner/bert', {WANTED!r}))"
+    )
     cache = tmp_path / "from-environment"
     env = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HUB_CACHE": str(cache), "HF_HUB_OFFLINE": "0"}
 

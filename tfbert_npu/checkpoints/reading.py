@@ -10,15 +10,19 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from tfbert_npu.checkpoints.checkpoint import Checkpoint
+from tfbert_npu.checkpoints.google import read_google
 from tfbert_npu.checkpoints.layout import Form, Layout, find_layout
-from tfbert_npu.checkpoints.repository import local_directory
+from tfbert_npu.checkpoints.pytorch import read_pickles
 from tfbert_npu.checkpoints.safetensors_files import read_tensors
+from tfbert_npu.checkpoints.saved_model import read_saved_model
 from tfbert_npu.checkpoints.state import to_state
 from tfbert_npu.checkpoints.tensorflow_weights import read_h5
+from tfbert_npu.checkpoints.tfhub import kind_of, read_encoder
 from tfbert_npu.config import BertConfig
 from tfbert_npu.errors import CheckpointError
 from tfbert_npu.heads import ENCODER, HeadSpec, head_of_class
 from tfbert_npu.paths import list_files
+from tfbert_npu.repository import local_directory
 
 
 def read_pretrained(dir_or_repo: str | os.PathLike[str], **hub_options: Any) -> tuple[Checkpoint, Path]:
@@ -59,8 +63,6 @@ def read_form(folder: Path, form: Form) -> Checkpoint:
         CheckpointError: A file is damaged or describes another model, or PyTorch is needed and not installed.
     """
     if form == "google":
-        from tfbert_npu.checkpoints.google import read_google
-
         return read_google(folder)
     if form == "saved_model":
         return _read_tfhub(folder)
@@ -75,17 +77,12 @@ def read_form(folder: Path, form: Form) -> Checkpoint:
             return Checkpoint(config, to_state(read_tensors(folder), config))
         if form == "tensorflow":
             return Checkpoint(config, to_state(read_h5(folder), config))
-        from tfbert_npu.checkpoints.pytorch import read_pickles
-
         return Checkpoint(config, to_state(read_pickles(folder), config))
     except CheckpointError as error:
         raise CheckpointError(f"{folder}: {error}") from error
 
 
 def _read_tfhub(folder: Path) -> Checkpoint:
-    from tfbert_npu.checkpoints.saved_model import read_saved_model
-    from tfbert_npu.checkpoints.tfhub import kind_of, read_encoder
-
     model = read_saved_model(folder)
     model.refuse_dangerous_ops(())
     kind = kind_of(model)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import keras
 import numpy as np
 
 from tfbert_npu.checkpoints.names import Row, encoder_rows, mlm_rows, pooler_rows
 from tfbert_npu.checkpoints.state import State
+
+if TYPE_CHECKING:
+    import keras
 
 
 def rows_of(encoder: Any) -> list[Row]:
@@ -40,6 +42,6 @@ def extract(layer: Any, rows: Iterable[Row]) -> State:
     """Read the layer's variables as a state of float32 arrays."""
     state = {}
     for row in rows:
-        tensor = keras.ops.convert_to_numpy(variable_at(layer, row.attribute)).astype(np.float32)
+        tensor = np.asarray(variable_at(layer, row.attribute)).astype(np.float32)
         state[row.name] = np.ascontiguousarray(tensor.T if row.is_kernel else tensor)
     return state

@@ -7,12 +7,15 @@ from typing import Any, get_args
 
 import click
 
+import tfbert_npu
 from tfbert_npu.artifact.manifest import Layout, Precision
+from tfbert_npu.cli.inspect import show_manifest
 from tfbert_npu.cli.progress import Steps
 from tfbert_npu.errors import require
 from tfbert_npu.heads import heads
 from tfbert_npu.platforms import PLATFORMS
 from tfbert_npu.quantize.calibration import read_texts
+from tfbert_npu.rknn.worker import Limits
 
 FORMATS = ("rknn", "onnx", "saved-model")
 
@@ -246,12 +249,9 @@ def rknn(
 
     Example: tfbert-npu export rknn out/mine out/mine-rk3588 --shapes buckets
     """
-    from tfbert_npu.export.rknn import export_rknn
-    from tfbert_npu.rknn.worker import Limits
-
     limits = Limits(time_limit, int(memory_limit * 2**30))
     with Steps() as say:
-        manifest = export_rknn(
+        manifest = tfbert_npu.export_rknn(
             model,
             out,
             platform,
@@ -264,8 +264,6 @@ def rknn(
     if as_json:
         click.echo(manifest.to_json(), nl=False)
         return
-    from tfbert_npu.cli.inspect import show_manifest
-
     show_manifest(out, manifest)
 
 
@@ -287,13 +285,11 @@ def onnx(model: str, out: Path, overwrite: bool, **options: Any) -> None:
 
     Example: tfbert-npu export onnx out/mine out/mine-onnx
     """
-    from tfbert_npu.export.onnx_file import export_onnx
-
     if out.is_file() and not overwrite:
         raise FileExistsError(f"{out} exists; choose another file or pass --overwrite")
     with Steps() as say:
         say("writing ONNX")
-        export_onnx(model, out, overwrite=overwrite, **options)
+        tfbert_npu.export_onnx(model, out, overwrite=overwrite, **options)
     file = out / "model.onnx" if out.is_dir() else out
     click.echo(f"{file}: {file.stat().st_size / 2**20:.1f} MB, any batch and length")
 
@@ -310,7 +306,5 @@ def saved_model(model: str, out: Path, overwrite: bool) -> None:
     """
     for module in ("tensorflow", "keras"):
         require(module, "tf")
-    from tfbert_npu.export.saved_model import export_saved_model
-
-    export_saved_model(model, out, overwrite=overwrite)
+    tfbert_npu.export_saved_model(model, out, overwrite=overwrite)
     click.echo(f"{out}: a TF-Hub SavedModel")

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+import tfbert_npu
+
 
 @click.command()
 @click.argument("directory", type=click.Path(path_type=Path, file_okay=False))
@@ -32,10 +34,9 @@ def push(
 
     Example: tfbert-npu push out/mine-rk3588 owner/name --license apache-2.0 --dry-run
     """
-    from tfbert_npu.hub.push import push_to_hub
 
     click.echo(
-        push_to_hub(
+        tfbert_npu.push_to_hub(
             directory,
             repo,
             license=license,

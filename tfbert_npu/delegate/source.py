@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from tfbert_npu.artifact.hashing import state_sha256
+from tfbert_npu.checkpoints.variables import extract, rows_of
 from tfbert_npu.errors import ArtifactError
 from tfbert_npu.runtime.files import Artifact
 
@@ -50,8 +51,6 @@ def _hashes(encoder: Any) -> Iterator[str]:
 
     Version 0.1.0 hashed that head's tensors also where the encoder was exported without it.
     """
-    from tfbert_npu.checkpoints.variables import extract, rows_of
-
     rows = rows_of(encoder)
     alone = [row for row in rows if not row.attribute.startswith("mlm_head.")]
     state = extract(encoder, rows)

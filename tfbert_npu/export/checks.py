@@ -1,11 +1,13 @@
-"""What an export is held against: gate, range of activations, the compiler's placement, the header."""
+"""What an export is held against, and what is kept of one that fails."""
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from tfbert_npu.artifact.agreement import Agreement, compare, failures, summary
 from tfbert_npu.artifact.rknn_file import read_rknn
 from tfbert_npu.errors import ArtifactError
 from tfbert_npu.export import gate
+from tfbert_npu.export.directory import staged
 from tfbert_npu.export.source import FLOAT16_MAX, ExportSource, outputs_of
 from tfbert_npu.onnx.running import Rows, run_onnx
 from tfbert_npu.quantize.calibration import calibration_set
@@ -28,12 +31,18 @@ from tfbert_npu.quantize.samples import (
     with_positions,
     without_types,
 )
-from tfbert_npu.rknn.compiler import Signature, simulate
+from tfbert_npu.quantize.search import SearchError
 from tfbert_npu.rknn.cost import Cost
 from tfbert_npu.rknn.options import RknnOptions, Shape
+from tfbert_npu.rknn.signature import Signature
 from tfbert_npu.rknn.toolchain.environment import Toolchain
-from tfbert_npu.rknn.worker import Limits, VendorSession
+from tfbert_npu.rknn.worker import Limits, VendorSession, WorkerError
 
+LOG = "compiler.log"
+SEARCH = "search.json"
+"""What a search measured before it gave up."""
+
+_KEPT = (LOG, SEARCH, "gate.json", "analysis", "model.onnx")
 _GATE_RUNS = 4
 _PACKED_TEXTS = 8
 
@@ -115,15 +124,14 @@ def pass_gate(
         expected = [run.source.reference(batch) for batch in batches]
     else:
         expected = rows.outputs(run_onnx(onnx_path, rows.fed))
-    got = rows.outputs([simulate(session, signature, given) for given in rows.fed])
+    got = rows.outputs([signature.simulate(session, given) for given in rows.fed])
     specs = outputs_of(run.source, run.options.outputs, run.options.masked_positions is not None)
     worst = compare(got, expected, [batch["input_mask"] for batch in batches], specs)
     wrong = failures(worst, run.min_cosine)
     if wrong:
         (staging / "gate.json").write_text(json.dumps(summary(worst), indent=2) + "\n")
         run.say("the gate failed; asking the vendor for its analysis")
-        arrays = [np.ascontiguousarray(rows.fed[0][s.name], s.dtype) for s in signature.inputs]
-        table = session.analyze(arrays, staging / "analysis")
+        table = session.analyze(signature.ordered(rows.fed[0]), staging / "analysis")
         raise gate.GateError(
             f"the compiled model is not the model: {'; '.join(wrong)}; "
             f"the cosine of every operator is in {table}"
@@ -199,3 +207,29 @@ def check_targets(run: ExportRun, costs: Mapping[Shape, Cost]) -> None:
             raise StrictError(f"{text}; leave out strict to accept that")
         run.warnings.append(text)
         run.say(f"warning: {text}")
+
+
+@contextmanager
+def staged_with_evidence(target: Path, *, overwrite: bool) -> Iterator[Path]:
+    """As `directory.staged`; if the export fails on the model or the compiler, its evidence is kept.
+
+    It goes to `target.failed`; an export that succeeds takes an older failure's away.
+    """
+    failed = target.with_name(f"{target.name}.failed")
+    with staged(target, overwrite=overwrite) as staging:
+        try:
+            yield staging
+        except (gate.GateError, WorkerError, StrictError, SearchError) as error:
+            if isinstance(error, SearchError) and error.evidence:
+                (staging / SEARCH).write_text(json.dumps(error.evidence) + "\n", encoding="utf-8")
+                error.args = (f"{error}; what was measured is in {failed / SEARCH}",)
+            shutil.rmtree(failed, ignore_errors=True)
+            failed.mkdir(parents=True)
+            for name in _KEPT:
+                if (staging / name).exists():
+                    os.rename(staging / name, failed / name)
+            error.args = (str(error).replace(os.fspath(staging), os.fspath(failed)),)
+            if isinstance(error, WorkerError):
+                error.log = failed / LOG
+            raise
+    shutil.rmtree(failed, ignore_errors=True)

@@ -21,10 +21,10 @@ from tfbert_npu.checkpoints.sentence_options import SENTENCE_FILES
 from tfbert_npu.export.card import write_card
 from tfbert_npu.export.source import TOKENIZER_FILES, ExportSource
 from tfbert_npu.onnx.running import Placing
-from tfbert_npu.quantize.hybrid import document_name
-from tfbert_npu.rknn.compiler import Signature
 from tfbert_npu.rknn.cost import Cost
+from tfbert_npu.rknn.hybrid import document_name
 from tfbert_npu.rknn.options import RknnOptions, Shape
+from tfbert_npu.rknn.signature import Signature
 from tfbert_npu.rknn.time_model import predicted
 from tfbert_npu.rknn.toolchain.environment import Toolchain
 

@@ -22,7 +22,7 @@ from tfbert_npu.heads import OutputSpec
 from tfbert_npu.onnx.model import Dim, EmbeddingPlace, GraphOptions
 from tfbert_npu.onnx.running import Placing, Rows, run_onnx
 from tfbert_npu.quantize.samples import random_inputs
-from tfbert_npu.rknn.compiler import Signature
+from tfbert_npu.rknn.signature import Signature
 
 _ONNX_MIN_COSINE = 0.999999
 _REFERENCE_LENGTHS = (16, 64, 128)

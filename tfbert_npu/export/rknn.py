@@ -18,6 +18,7 @@ from tfbert_npu.artifact.manifest import Manifest
 from tfbert_npu.errors import require
 from tfbert_npu.export import gate
 from tfbert_npu.export.checks import (
+    LOG,
     ExportRun,
     calibration_batches,
     check_header,
@@ -25,24 +26,25 @@ from tfbert_npu.export.checks import (
     check_targets,
     gate_inputs,
     pass_gate,
+    staged_with_evidence,
 )
 from tfbert_npu.export.contents import Exported, write_contents
 from tfbert_npu.export.directory import check_target
-from tfbert_npu.export.evidence import LOG, staged_with_evidence
 from tfbert_npu.export.reference import write_reference
 from tfbert_npu.export.source import graph_of, source_of, tensorflow_reference
+from tfbert_npu.export.study import Study
 from tfbert_npu.onnx.model import GraphOptions
 from tfbert_npu.onnx.running import prepared
 from tfbert_npu.quantize.calibration import default_texts, read_texts, resized
-from tfbert_npu.quantize.hybrid import document_name
-from tfbert_npu.quantize.pipeline import compile_int8, quantize, round_products
+from tfbert_npu.quantize.plan import Batches, plan, round_products
 from tfbert_npu.quantize.recipe import Recipe, last_block
 from tfbert_npu.quantize.samples import with_positions
 from tfbert_npu.quantize.search import search
-from tfbert_npu.quantize.study import Study
-from tfbert_npu.rknn.compiler import Signature, compile_file, custom_string
+from tfbert_npu.rknn.compiler import Compiler, custom_string
 from tfbert_npu.rknn.cost import Cost
+from tfbert_npu.rknn.hybrid import document_name
 from tfbert_npu.rknn.options import Shape, checked_options
+from tfbert_npu.rknn.signature import Signature
 from tfbert_npu.rknn.toolchain.environment import find_toolchain
 from tfbert_npu.rknn.worker import Limits, VendorSession
 
@@ -192,18 +194,18 @@ def export_rknn(
 def _export(run: ExportRun, staging: Path, name: str, user_string: str) -> Manifest:
     options, source = run.options, run.source
     started = time.monotonic()
-    quantized, written = None, source
+    int8, state = None, source.state
     if run.recipe is not None and run.calibration is not None:
         run.say("transforming the weights for int8")
-        quantized = quantize(source, run.recipe, run.calibration)
-        written = quantized.source
+        int8 = plan(source.config, source.state, run.recipe, run.calibration)
+        state = int8.state
         run.quantization["recipe"] = run.recipe.as_dict()
     elif options.weight_grid is not None and run.calibration is not None:
         run.say(f"rounding the weights to {options.weight_grid.bits} bits")
-        written = round_products(source, options.weight_grid, run.calibration)
+        state = round_products(source.config, source.state, options.weight_grid, run.calibration)
     run.say("writing ONNX")
     graph = graph_of(
-        written,
+        replace(source, state=state),
         GraphOptions(
             outputs=options.outputs,
             embeddings=options.embeddings,
@@ -228,6 +230,7 @@ def _export(run: ExportRun, staging: Path, name: str, user_string: str) -> Manif
             **({"user": user_string} if user_string else {}),
         }
     )
+    compiler = Compiler(onnx_path, signature, options, source.config, custom)
     ranges: dict[str, float] = {}
     costs: dict[Shape, Cost] = {}
     agreements: dict[Shape, dict[str, Agreement]] = {}
@@ -235,17 +238,10 @@ def _export(run: ExportRun, staging: Path, name: str, user_string: str) -> Manif
     for file, shapes in options.files():
         with VendorSession(run.toolchain, staging / LOG, run.limits) as session:
             run.say(f"compiling {file} for {', '.join(f'{b}x{s}' for b, s in shapes)}")
-            if quantized is None or run.calibration is None:
-                costs |= compile_file(session, onnx_path, signature, options, shapes, custom)
-            else:
-                cut = resized(run.calibration, shapes[0])
-                if options.masked_positions is not None:
-                    cut = with_positions(cut, options.masked_positions)
-                calibration = prepared(source.state, cut, options.embeddings)
-                found, document = compile_int8(
-                    session, onnx_path, signature, options, shapes, custom, calibration, quantized
-                )
-                costs |= found
+            calibration = () if int8 is None else _calibration_at(run, shapes[0])
+            found, document = compiler.compile(session, shapes, int8, calibration)
+            costs |= found
+            if document is not None:
                 (staging / document_name(file)).write_text(json.dumps(document) + "\n", encoding="utf-8")
             ranges = ranges or check_ranges(run, onnx_path, signature)
             for shape in shapes:
@@ -280,6 +276,15 @@ def _export(run: ExportRun, staging: Path, name: str, user_string: str) -> Manif
             quantization=run.quantization,
         ),
     )
+
+
+def _calibration_at(run: ExportRun, shape: Shape) -> Batches:
+    """The calibration batches at one shape, under the graph's input names."""
+    assert run.calibration is not None
+    cut = resized(run.calibration, shape)
+    if run.options.masked_positions is not None:
+        cut = with_positions(cut, run.options.masked_positions)
+    return prepared(run.source.state, cut, run.options.embeddings)
 
 
 def _recipe(run: ExportRun, staging: Path, min_cosine: float | None, max_cost: float | None) -> Recipe:

@@ -17,7 +17,6 @@ import numpy as np
 
 from tfbert_npu.artifact.hashing import state_sha256
 from tfbert_npu.checkpoints.names import encoder_rows, pooler_rows
-from tfbert_npu.checkpoints.repository import local_directory
 from tfbert_npu.checkpoints.safetensors_files import read_tensors
 from tfbert_npu.checkpoints.state import State, check_state, has_pooler, to_state, warn_left_aside
 from tfbert_npu.config import BertConfig
@@ -32,6 +31,7 @@ from tfbert_npu.onnx.model import (
     tensors_under,
     write_graph,
 )
+from tfbert_npu.repository import local_directory
 
 Reference = Callable[[Mapping[str, np.ndarray]], Mapping[str, Any]]
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
 
 from tfbert_npu.checkpoints.layout import Component, Layout, find_layout, layout_of_file
-from tfbert_npu.checkpoints.repository import local_directory
 from tfbert_npu.errors import CheckpointError, require
 from tfbert_npu.paths import list_files
+from tfbert_npu.repository import local_directory
+from tfbert_npu.runtime.load import load_npu
 
 
 def pull_from_hub(
@@ -98,13 +98,15 @@ def pull_from_hub(
     if layout.form == "npu":
         if component not in ("auto", "model"):
             raise CheckpointError(_npu_message(folder))
-        from tfbert_npu.runtime import load_npu
-
         return load_npu(folder, file=file and file.removeprefix(layout.folder))
+    require("tensorflow", "tf")
+    from tfbert_npu.hub import layers  # TensorFlow, which a board with an artifact does without
+
     if layout.form == "saved_model":
-        layer = _from_saved_model(folder, component, trust_saved_model, allow_ops)
+        layer = layers.from_saved_model(folder, component, trust_saved_model, allow_ops)
     else:
-        layer = _from_checkpoint(folder, layout, component, layout.folder.rstrip("/") or os.fspath(repo_id))
+        name = layout.folder.rstrip("/") or os.fspath(repo_id)
+        layer = layers.from_checkpoint(folder, layout.form, component, name)
     layer.trainable = trainable
     return layer
 
@@ -116,118 +118,6 @@ def _layout(
         return find_layout(files, component) if file is None else layout_of_file(files, file)
     except CheckpointError as error:
         raise CheckpointError(f"{os.fspath(repo_id)}: {error}") from error
-
-
-def _from_checkpoint(folder: Path, layout: Layout, component: Component, name: str) -> Any:
-    """A component of a Hugging Face, Google or PyTorch checkpoint called `name`."""
-    require("tensorflow", "tf")
-    if component == "preprocessor":
-        from tfbert_npu.preprocess import BertPreprocessor, BertTokenizer
-
-        return BertPreprocessor.of(BertTokenizer.from_directory(folder, name))
-    if component == "model":
-        from tfbert_npu.hub.models import pull_model
-
-        return pull_model(folder, layout.form)
-    from tfbert_npu.checkpoints.pretrained import build_encoder
-    from tfbert_npu.checkpoints.reading import read_form
-    from tfbert_npu.models.encoder import BertEncoder
-
-    checkpoint = read_form(folder, layout.form)
-    encoder = build_encoder(BertEncoder, checkpoint.config, checkpoint.state, folder)
-    _remember_vocabulary(encoder, folder / "vocab.txt", _lower_case(folder))
-    return encoder
-
-
-def _from_saved_model(folder: Path, component: Component, trust: bool, allow_ops: Sequence[str]) -> Any:
-    from tfbert_npu.checkpoints.saved_model import read_saved_model
-    from tfbert_npu.checkpoints.tfhub import (
-        CONFIG_ASSET,
-        PREPROCESSOR_ASSET,
-        kind_of,
-        read_encoder,
-        read_preprocessor,
-    )
-
-    model = read_saved_model(folder)
-    model.refuse_dangerous_ops(allow_ops)
-    kind = kind_of(model)
-    try:
-        if kind == "preprocessor" and component in ("auto", "preprocessor"):
-            spec = read_preprocessor(model)
-            if spec.settings is not None:
-                return _own_preprocessor(spec.vocabulary, spec.settings)
-            return _tfhub_preprocessor(spec.vocabulary, spec.lower_case, spec.seq_length)
-        if kind == "encoder":
-            checkpoint = read_encoder(model)
-            if component == "model":
-                from tfbert_npu.checkpoints.reading import named_head
-                from tfbert_npu.hub.models import build_model
-
-                own = model.asset(CONFIG_ASSET) if model.child(0, CONFIG_ASSET) is not None else None
-                return build_model(checkpoint, folder, None if own is None else named_head(own))
-            if component == "preprocessor":
-                if model.child(0, PREPROCESSOR_ASSET) is not None:
-                    spec = read_preprocessor(model)
-                    return _own_preprocessor(spec.vocabulary, spec.settings or {})
-                if checkpoint.vocabulary is None or checkpoint.lower_case is None:
-                    raise CheckpointError(f"{folder} has no vocab_file and do_lower_case")
-                return _tfhub_preprocessor(checkpoint.vocabulary, checkpoint.lower_case, 128)
-            from tfbert_npu.checkpoints.pretrained import build_encoder
-            from tfbert_npu.models.encoder import BertEncoder
-
-            encoder = build_encoder(BertEncoder, checkpoint.config, checkpoint.state, folder)
-            _remember_vocabulary(encoder, checkpoint.vocabulary, checkpoint.lower_case)
-            return encoder
-        if kind == "preprocessor":
-            raise ValueError(f"{folder} is a TF-Hub preprocessor; it has no {component}")
-    except CheckpointError:
-        if not trust:
-            raise
-    if not trust:
-        raise CheckpointError(
-            f"{folder} is a SavedModel that is neither a BERT encoder nor its preprocessor, so it cannot be "
-            "rebuilt; if you trust its source, pass trust_saved_model=True to run its own graph"
-        )
-    from tfbert_npu.hub.trusted import TrustedSavedModel
-
-    return TrustedSavedModel(folder, allow_ops)
-
-
-def _tfhub_preprocessor(vocabulary: Path, lower_case: bool, seq_length: int) -> Any:
-    from tfbert_npu.preprocess import BertPreprocessor, TextOptions, Vocabulary
-
-    options = TextOptions(dialect="tf_text", lower_case=lower_case)
-    return BertPreprocessor(Vocabulary.from_file(vocabulary), options, seq_length)
-
-
-def _own_preprocessor(vocabulary: Path, settings: Mapping[str, Any]) -> Any:
-    from tfbert_npu.preprocess import BertPreprocessor, Vocabulary
-
-    text = Vocabulary.from_file(vocabulary).to_text()
-    try:
-        return BertPreprocessor.from_config({**settings, "vocabulary": text})
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(
-            f"{vocabulary.parent} holds settings that are not a preprocessor's ({error!r}); export it again"
-        ) from error
-
-
-def _remember_vocabulary(encoder: Any, path: Path | None, lower_case: bool | None) -> None:
-    """Give an encoder TF-Hub's attributes, which `export_saved_model` passes on."""
-    if path is not None and path.is_file():
-        encoder.vocab_file = os.fspath(path)
-        if lower_case is not None:
-            encoder.do_lower_case = lower_case
-
-
-def _lower_case(folder: Path) -> bool | None:
-    try:
-        values = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return None
-    value = values.get("do_lower_case") if isinstance(values, dict) else None
-    return value if isinstance(value, bool) else None
 
 
 def _npu_message(folder: Path) -> str:

@@ -10,9 +10,9 @@ from typing import Any
 
 from tfbert_npu._failed_writes import explaining_failed_write
 from tfbert_npu._files import scratch_directory
-from tfbert_npu.checkpoints.repository import first_line, unreachable
 from tfbert_npu.hub.card import CARD, MANIFEST, CardInfo, make_card
 from tfbert_npu.paths import file_inside, list_files
+from tfbert_npu.repository import first_line, unreachable
 
 
 def push_to_hub(

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 import keras
 from keras import ops
 
+from tfbert_npu.checkpoints.pretrained import load_encoder, save_encoder
 from tfbert_npu.config import BertConfig
+from tfbert_npu.delegate import Delegation, Settings, forget_traces, restored
 from tfbert_npu.inputs import MASK, TYPE_IDS, WORD_IDS, check_inputs
 from tfbert_npu.models.attention import attention_bias
 from tfbert_npu.models.block import TransformerBlock
@@ -20,7 +22,6 @@ from tfbert_npu.models.mlm import MaskedLMEncoder
 from tfbert_npu.models.mlm_head import MaskedLMHead
 
 if TYPE_CHECKING:
-    from tfbert_npu.delegate import Delegation
     from tfbert_npu.runtime.model import NpuModel
 
 
@@ -105,8 +106,6 @@ class BertEncoder(keras.layers.Layer):
         self._frozen = tuple(frozen)
         self.delegation: Delegation | None = None
         if delegation is not None:
-            from tfbert_npu.delegate import restored
-
             self.delegation = restored(self, delegation)
             self.supports_jit = False
 
@@ -229,8 +228,6 @@ class BertEncoder(keras.layers.Layer):
             BackendError: The backend cannot be started here; the layer stays as it was.
             ValueError: An option is unknown or impossible.
         """
-        from tfbert_npu.delegate import Delegation, Settings, forget_traces
-
         delegation = Delegation(self, Settings.of(artifact_dir, {"backend": backend, **options}))
         _ = delegation.model  # load it now, while there is somebody to tell what is wrong
         before, self.delegation = self.delegation, delegation
@@ -247,8 +244,6 @@ class BertEncoder(keras.layers.Layer):
             This layer.
         """
         if self.delegation is not None:
-            from tfbert_npu.delegate import forget_traces
-
             before, self.delegation = self.delegation, None
             self.supports_jit = True
             forget_traces(self)
@@ -318,8 +313,6 @@ class BertEncoder(keras.layers.Layer):
             CheckpointError: No model of these forms; or a tensor is missing, unknown or of another shape;
                 the message lists them all.
         """
-        from tfbert_npu.checkpoints.pretrained import load_encoder
-
         hub_options = {
             "revision": revision,
             "token": token,
@@ -334,6 +327,4 @@ class BertEncoder(keras.layers.Layer):
         Args:
             directory: Made if need be. Other files in it stay as they are.
         """
-        from tfbert_npu.checkpoints.pretrained import save_encoder
-
         save_encoder(self, directory)

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import keras
 from keras import ops
 
+from tfbert_npu.checkpoints.head_files import load_head, save_head
 from tfbert_npu.config import BertConfig, ProblemType
 from tfbert_npu.heads import HeadSpec, LayerSpec
 from tfbert_npu.inputs import MLM_POSITIONS, check_inputs
@@ -275,8 +276,6 @@ class BertHead(keras.Model):
             CheckpointError: A file is of another model or damaged; a tensor of the encoder is missing, or one
                 is unknown or of another shape.
         """
-        from tfbert_npu.checkpoints.head_files import load_head
-
         hub_options = {
             "revision": revision,
             "token": token,
@@ -291,8 +290,6 @@ class BertHead(keras.Model):
         Args:
             directory: Made if need be. Other files in it stay as they are.
         """
-        from tfbert_npu.checkpoints.head_files import save_head
-
         save_head(self, directory)
 
 

@@ -6,11 +6,14 @@ and are often the largest. What lies outside of a range is clipped; padding may 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal, get_args
 
 import numpy as np
 
 Method = Literal["minmax", "mse", "vendor"]
+Ranges = Mapping[str, tuple[float, float]]
+"""Least and largest value by point of the graph."""
 
 _STEPS = 255
 _SHRINK = np.linspace(1.0, 0.3, 15)

@@ -8,19 +8,58 @@ decided by what the whole recipe, rounded weights included, is measured to be.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from tfbert_npu.quantize.recipe import Operator
-from tfbert_npu.quantize.study import SearchError, Trial
+from tfbert_npu.quantize.measure import Quality
+from tfbert_npu.quantize.recipe import Operator, Recipe
 
 _PARTS = 4
 """A search for the best quality within a cost measures that many counts of products up to the most."""
 
 
+class SearchError(ValueError):
+    """No recipe reaches what was demanded; the message says what the best one reaches.
+
+    Attributes:
+        evidence: What was measured until then, as plain JSON.
+    """
+
+    def __init__(self, message: str, evidence: Mapping[str, Any] | None = None) -> None:
+        super().__init__(message)
+        self.evidence = dict(evidence or {})
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A recipe and what it was measured to be."""
+
+    recipe: Recipe
+    quality: Quality
+    cost: float
+    """Share of the float16 file's cycles."""
+    mb_moved: float
+
+    @property
+    def error(self) -> float:
+        """1 - cosine, the mean over outputs of the median text: steadier than the worst text's."""
+        return 1.0 - sum(self.quality.median.values()) / len(self.quality.median)
+
+    def as_dict(self) -> dict[str, Any]:
+        """As plain JSON."""
+        recipe = self.recipe.as_dict()
+        return {
+            "float16": recipe["float16"],
+            "rounding": recipe["rounding"],
+            "cost": round(self.cost, 4),
+            "mb_moved": round(self.mb_moved, 2),
+            "quality": self.quality.as_dict(),
+        }
+
+
 class Measures(Protocol):
-    """What a search needs of a `Study`."""
+    """What a search needs of an `export.study.Study`."""
 
     @property
     def operators(self) -> Sequence[Operator]:

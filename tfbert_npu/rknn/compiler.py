@@ -1,4 +1,4 @@
-"""One .rknn file: compiled, simulated, written."""
+"""One ONNX graph, compiled: all that the vendor's compiler is told is put together here."""
 
 from __future__ import annotations
 
@@ -10,9 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from tfbert_npu.artifact.manifest import TensorSpec
+from tfbert_npu.config import BertConfig
+from tfbert_npu.quantize.plan import Batches, Plan
 from tfbert_npu.rknn.cost import Cost, cost_at, parse_costs
+from tfbert_npu.rknn.hybrid import Document, HybridModel
 from tfbert_npu.rknn.options import RknnOptions, Shape
+from tfbert_npu.rknn.signature import Signature
 from tfbert_npu.rknn.worker import VendorSession
 
 _MOST_CUSTOM_BYTES = 1024
@@ -20,101 +23,92 @@ _MOST_CUSTOM_BYTES = 1024
 
 
 @dataclass(frozen=True)
-class Signature:
-    """Inputs and outputs of a graph, -1 where batch and length go."""
-
-    inputs: tuple[TensorSpec, ...]
-    outputs: tuple[TensorSpec, ...]
-
-    @classmethod
-    def of(cls, model: Any) -> Signature:
-        """The signature of an ONNX model whose dynamic dimensions are named."""
-        import onnx
-
-        def specs(values: Any) -> tuple[TensorSpec, ...]:
-            return tuple(
-                TensorSpec(
-                    value.name,
-                    np.dtype(onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)).name,
-                    tuple(-1 if dim.dim_param else dim.dim_value for dim in value.type.tensor_type.shape.dim),
-                )
-                for value in values
-            )
-
-        return cls(specs(model.graph.input), specs(model.graph.output))
-
-    def input_shapes(self, shape: Shape) -> list[list[int]]:
-        """The inputs' shapes at one (batch, length)."""
-        return [list(spec.at(shape)) for spec in self.inputs]
-
-
-def compile_file(
-    session: VendorSession,
-    onnx_path: Path,
-    signature: Signature,
-    options: RknnOptions,
-    shapes: Sequence[Shape],
-    custom_string: str,
-) -> dict[Shape, Cost]:
-    """Compile the ONNX file for some shapes; the session then simulates and exports it.
+class Compiler:
+    """Compiles a graph in sessions of the vendor's process; these then simulate and export it.
 
     Args:
-        session: The vendor's process.
         onnx_path: Graph with dynamic batch and length.
         signature: Its inputs and outputs.
         options: How.
-        shapes: For which shapes; several make a dynamic file.
+        config: The model's architecture.
         custom_string: Put into the file.
-
-    Returns:
-        The compiler's cost of each shape.
     """
-    config, load = vendor_arguments(signature, options, shapes, custom_string)
-    build: dict[str, Any] = {"do_quantization": False}
-    grid = options.weight_grid
-    if grid is not None:
-        config["quantized_dtype"] = options.precision
-        config["quantized_method"] = "channel" if grid.group is None else f"group{grid.group}"
-        # The vendor wants a sample, and what it holds does not matter: inputs of products stay in float16.
-        sizes = signature.input_shapes(max(shapes, key=lambda shape: shape[0] * shape[1]))
-        sample = [np.ones(size, spec.dtype) for spec, size in zip(signature.inputs, sizes, strict=True)]
-        build = {"do_quantization": True, "dataset": str(session.write_dataset([sample]))}
-    costs = parse_costs(session.build(onnx_path, config, load=load, build=build))
-    return {shape: cost_at(costs, shape) for shape in shapes}
 
+    onnx_path: Path
+    signature: Signature
+    options: RknnOptions
+    config: BertConfig
+    custom_string: str = ""
 
-def vendor_arguments(
-    signature: Signature, options: RknnOptions, shapes: Sequence[Shape], custom_string: str
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Arguments of the vendor's `RKNN.config`, and further ones of `RKNN.load_onnx`."""
-    config: dict[str, Any] = {
-        "target_platform": options.platform.target,
-        "optimization_level": options.optimization_level,
-        "custom_string": custom_string,
-        **options.compiler,
-    }
-    if options.single_core:
-        config["single_core_mode"] = True
-    load: dict[str, Any] = {}
-    if len(shapes) > 1:
-        config["dynamic_input"] = [signature.input_shapes(shape) for shape in shapes]
-    else:
-        load["inputs"] = [spec.name for spec in signature.inputs]
-        load["input_size_list"] = signature.input_shapes(shapes[0])
-    return config, load
+    def compile(
+        self,
+        session: VendorSession,
+        shapes: Sequence[Shape],
+        plan: Plan | None = None,
+        calibration: Batches = (),
+    ) -> tuple[dict[Shape, Cost], Document | None]:
+        """Compile for some shapes; several make a dynamic file.
 
+        Args:
+            session: The vendor's process.
+            shapes: For which.
+            plan: For int8: of the weights that the graph holds.
+            calibration: For int8: batches of the shape under the graph's input names.
 
-def simulate(
-    session: VendorSession, signature: Signature, batch: Mapping[str, np.ndarray]
-) -> dict[str, np.ndarray]:
-    """Outputs of the compiled file in the simulator, float32, by name."""
-    values = session.infer(ordered(signature, batch))
-    return {spec.name: value for spec, value in zip(signature.outputs, values, strict=True)}
+        Returns:
+            The compiler's cost of each shape, and for int8 the `HybridModel.document` that was built.
 
+        Raises:
+            ValueError: Several shapes in int8.
+        """
+        if plan is not None:
+            model = self.hybrid(session, shapes, calibration)
+            costs, document = model.build(plan.recipe, plan.ranges), model.document
+        else:
+            costs, document = self._build(session, shapes), None
+        return {shape: cost_at(costs, shape) for shape in shapes}, document
 
-def ordered(signature: Signature, batch: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-    """A batch as the list that the vendor takes: its order, its dtypes."""
-    return [np.ascontiguousarray(batch[spec.name], spec.dtype) for spec in signature.inputs]
+    def hybrid(self, session: VendorSession, shapes: Sequence[Shape], calibration: Batches) -> HybridModel:
+        """The graph after the first step of the vendor's hybrid quantization.
+
+        Raises:
+            ValueError: Several shapes.
+        """
+        if len(shapes) > 1:
+            raise ValueError('int8 files hold one shape each; give layout="static" for several')
+        vendor, load = self.arguments(shapes)
+        vendor["quantized_dtype"] = self.options.precision
+        return HybridModel(session, self.onnx_path, self.signature, self.config, vendor, load, calibration)
+
+    def _build(self, session: VendorSession, shapes: Sequence[Shape]) -> list[Cost]:
+        vendor, load = self.arguments(shapes)
+        build: dict[str, Any] = {"do_quantization": False}
+        grid = self.options.weight_grid
+        if grid is not None:
+            vendor["quantized_dtype"] = self.options.precision
+            vendor["quantized_method"] = "channel" if grid.group is None else f"group{grid.group}"
+            # The vendor wants a sample, and what it holds does not matter: inputs of products stay float16.
+            sizes = self.signature.input_shapes(max(shapes, key=lambda shape: shape[0] * shape[1]))
+            inputs = zip(self.signature.inputs, sizes, strict=True)
+            sample = [np.ones(size, spec.dtype) for spec, size in inputs]
+            build = {"do_quantization": True, "dataset": str(session.write_dataset([sample]))}
+        return parse_costs(session.build(self.onnx_path, vendor, load=load, build=build))
+
+    def arguments(self, shapes: Sequence[Shape]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Arguments of the vendor's `RKNN.config`, and further ones of `RKNN.load_onnx`."""
+        vendor: dict[str, Any] = {
+            "target_platform": self.options.platform.target,
+            "optimization_level": self.options.optimization_level,
+            "custom_string": self.custom_string,
+            **self.options.compiler,
+        }
+        if self.options.single_core:
+            vendor["single_core_mode"] = True
+        if len(shapes) > 1:
+            vendor["dynamic_input"] = [self.signature.input_shapes(shape) for shape in shapes]
+            return vendor, {}
+        names = [spec.name for spec in self.signature.inputs]
+        return vendor, {"inputs": names, "input_size_list": self.signature.input_shapes(shapes[0])}
 
 
 def custom_string(content: Mapping[str, Any]) -> str:

@@ -20,9 +20,10 @@ import numpy as np
 from tfbert_npu._files import scratch_directory
 from tfbert_npu.artifact.manifest import Manifest, ModelFile
 from tfbert_npu.platforms import platform_named
-from tfbert_npu.quantize.hybrid import Document, HybridModel, document_name
-from tfbert_npu.rknn.compiler import Signature, compile_file, vendor_arguments
+from tfbert_npu.rknn.compiler import Compiler
+from tfbert_npu.rknn.hybrid import Document, document_name
 from tfbert_npu.rknn.options import RknnOptions
+from tfbert_npu.rknn.signature import Signature
 from tfbert_npu.rknn.toolchain.environment import find_toolchain
 from tfbert_npu.rknn.worker import VendorSession, WorkerError
 from tfbert_npu.runtime.backend import Arrays, BackendName, named, ordered
@@ -68,7 +69,7 @@ class SimulatorBackend:
             for number, file in enumerate(files):
                 document = None
                 if artifact.manifest.precision == "w8a8":
-                    document = quantisation_of(artifact, file)
+                    document = quantization_of(artifact, file)
                 log = self._scratch / f"simulator_{number}.log"
                 session = VendorSession(find_toolchain(toolchain), log)
                 self._sessions.add(file.shapes, session)
@@ -97,7 +98,7 @@ class SimulatorBackend:
             self._temporary.cleanup()
 
 
-def quantisation_of(artifact: Artifact, file: ModelFile) -> Document:
+def quantization_of(artifact: Artifact, file: ModelFile) -> Document:
     """How one of an artifact's int8 files was quantized: `HybridModel.document`.
 
     Raises:
@@ -122,18 +123,15 @@ def _compile(
     artifact: Artifact,
     document: Document | None,
 ) -> None:
-    options = _options(artifact.manifest, file)
     signature = Signature(file.inputs, file.outputs)
+    compiler = Compiler(model, signature, _options(artifact.manifest, file), artifact.config)
     try:
         if document is None:
-            compile_file(session, model, signature, options, file.shapes, "")
+            compiler.compile(session, file.shapes)
             return
-        vendor, load = vendor_arguments(signature, options, file.shapes, "")
-        vendor["quantized_dtype"] = options.precision
         # Calibration would find the ranges that the document holds already; its first step wants a sample.
         sample = {spec.name: np.ones(spec.at(file.shapes[0]), spec.dtype) for spec in file.inputs}
-        hybrid = HybridModel(session, model, signature, artifact.config, vendor, load, [sample])
-        hybrid.build_from(document)
+        compiler.hybrid(session, file.shapes, [sample]).build_from(document)
     except ValueError as error:
         raise BackendError(f"the simulator cannot compile {file.path} again: {error}") from error
     except WorkerError as error:

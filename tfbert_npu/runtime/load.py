@@ -7,22 +7,21 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import Literal, get_args
 
 from tfbert_npu.errors import ArtifactError
 from tfbert_npu.platforms import Platform
-from tfbert_npu.runtime import soc
+from tfbert_npu.runtime import rknn, soc
 from tfbert_npu.runtime.backend import Arrays, Backend, BackendName, Shape
 from tfbert_npu.runtime.errors import BackendError, FailedCallError
 from tfbert_npu.runtime.failover import logger
 from tfbert_npu.runtime.files import Artifact, VerifiedFile
 from tfbert_npu.runtime.memory import check_memory
 from tfbert_npu.runtime.model import Fallback, NpuModel, Outputs
+from tfbert_npu.runtime.onnx import OnnxBackend
 from tfbert_npu.runtime.pool import Pool
 from tfbert_npu.runtime.providers import provider_of
-
-if TYPE_CHECKING:
-    from tfbert_npu.runtime.rknn import RknnBackend
+from tfbert_npu.runtime.rknn import RknnBackend
 
 BackendChoice = Literal["auto", "rknn", "simulator", "onnx"]
 OnError = Literal["raise", "onnx"]
@@ -210,7 +209,6 @@ def _pool_maker(
     artifact: Artifact, name: BackendName, files: Sequence[VerifiedFile], options: Options
 ) -> Callable[[], Pool]:
     if name == "rknn":
-        from tfbert_npu.runtime import rknn
 
         def on_board() -> Pool:
             rknn.vendor_class()
@@ -224,7 +222,7 @@ def _pool_maker(
                 rknn.check_platform(file, platform)
             cores = chosen_cores(platform, options.cores)
             check_memory(artifact.manifest, len(cores))
-            factories = [partial(_warm, options.warm_up, rknn.RknnBackend, files, platform, n) for n in cores]
+            factories = [partial(_warm, options.warm_up, RknnBackend, files, platform, n) for n in cores]
             return Pool(factories, cores, timeout=options.timeout, lend_timeout=options.lend_timeout)
 
         return on_board
@@ -232,8 +230,6 @@ def _pool_maker(
         raise ValueError(f"cores={options.cores!r} is for the NPU; the {name} backend has one context")
     one: Callable[[], Backend]
     if name == "onnx":
-        from tfbert_npu.runtime.onnx import OnnxBackend
-
         one = partial(OnnxBackend, files[0], options.threads)
     else:
         one = partial(provider_of(name), artifact, files[0], options.toolchain)

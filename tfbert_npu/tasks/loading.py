@@ -11,19 +11,18 @@ from typing import Any, Concatenate, Literal, ParamSpec, Protocol, TypeVar, get_
 
 from tfbert_npu.checkpoints.layout import Form, Layout, layout_of_file
 from tfbert_npu.checkpoints.reading import layout_in, named_head, read_form
-from tfbert_npu.checkpoints.repository import local_directory
 from tfbert_npu.checkpoints.sentence_options import SENTENCE_FILES
 from tfbert_npu.config import BertConfig, ProblemType
 from tfbert_npu.errors import CheckpointError, require
 from tfbert_npu.heads import ENCODER, HeadSpec, head_in
 from tfbert_npu.paths import list_files
 from tfbert_npu.preprocess import BertTokenizer, TextOptions, Vocabulary
+from tfbert_npu.repository import local_directory
 from tfbert_npu.runtime import load_npu
 from tfbert_npu.runtime.load import BackendChoice, Cores
 from tfbert_npu.runtime.model import NpuModel
 from tfbert_npu.tasks.running import (
     Arrays,
-    as_function,
     check_command,
     check_head,
     head_of,
@@ -207,11 +206,7 @@ def _artifact(
 def _checkpoint(name: str, folder: Path, form: Form, command: str | None) -> TaskModel:
     require("tensorflow", "tf")
     require("keras", "tf")
-    # TensorFlow, for this backend only.
-    from tfbert_npu.checkpoints.head_files import build_head
-    from tfbert_npu.checkpoints.pretrained import build_encoder
-    from tfbert_npu.models.encoder import BertEncoder
-    from tfbert_npu.models.heads import class_of
+    from tfbert_npu.tasks.in_keras import keras_function  # TensorFlow, for this backend only
 
     found = read_form(folder, form)
     head = ENCODER
@@ -225,12 +220,7 @@ def _checkpoint(name: str, folder: Path, form: Form, command: str | None) -> Tas
                 f"{name} is a Bert{head.suffix} without {', '.join(lacking)}; train it before you ask it"
             )
     tokenizer = _tokenizer(name, folder, form, found.vocabulary, found.lower_case)
-    if head == ENCODER:
-        encoder = build_encoder(BertEncoder, found.config, found.state, folder, mlm=False)
-        run, own = as_function(encoder), encoder.config
-    else:
-        model = build_head(class_of(head), found.config, found.state, folder)
-        run, own = model.predict_on_batch, model.config
+    run, own = keras_function(found, head, folder)
     return TaskModel(name, folder, own, tokenizer, head, run)
 
 

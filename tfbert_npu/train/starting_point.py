@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tfbert_npu.config import BertConfig
+from tfbert_npu.hub.pull import pull_from_hub
 from tfbert_npu.preprocess import BertTokenizer, TextOptions
 from tfbert_npu.train.state import weights_digest
 
@@ -30,8 +31,6 @@ def tokenizer_of(
     """
     if new:
         return BertTokenizer.from_pretrained(model, revision=revision)
-    from tfbert_npu.hub.pull import pull_from_hub
-
     preprocessor = pull_from_hub(model, component="preprocessor", revision=revision)
     options = preprocessor.options
     if options.dialect != "bert":

@@ -3,71 +3,32 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any
-
-import numpy as np
 
 from tfbert_npu._files import scratch_directory
+from tfbert_npu.checkpoints.state import State
 from tfbert_npu.export.gate import MIN_COSINE
 from tfbert_npu.export.source import ExportSource, graph_of, outputs_of
 from tfbert_npu.onnx.model import GraphOptions
 from tfbert_npu.onnx.running import prepared, run_onnx
-from tfbert_npu.quantize.hybrid import HybridModel
 from tfbert_npu.quantize.measure import Quality, quality
-from tfbert_npu.quantize.pipeline import Batches, Transformed, rounded_state, transform
+from tfbert_npu.quantize.plan import Batches, Transformed, rounded_state, transform
 from tfbert_npu.quantize.recipe import Operator, Recipe, operators
 from tfbert_npu.quantize.samples import with_positions
-from tfbert_npu.rknn.compiler import Signature, simulate, vendor_arguments
-from tfbert_npu.rknn.cost import Cost, cost_at, parse_costs
+from tfbert_npu.quantize.search import SearchError, Trial
+from tfbert_npu.rknn.compiler import Compiler
+from tfbert_npu.rknn.cost import Cost, cost_at
+from tfbert_npu.rknn.hybrid import HybridModel
 from tfbert_npu.rknn.options import RknnOptions
+from tfbert_npu.rknn.signature import Signature
 from tfbert_npu.rknn.toolchain.environment import Toolchain
 from tfbert_npu.rknn.worker import Limits, VendorSession
 
 _PROBES = 12
-
-
-class SearchError(ValueError):
-    """No recipe reaches what was demanded; the message says what the best one reaches.
-
-    Attributes:
-        evidence: What was measured until then, as plain JSON.
-    """
-
-    def __init__(self, message: str, evidence: Mapping[str, Any] | None = None) -> None:
-        super().__init__(message)
-        self.evidence = dict(evidence or {})
-
-
-@dataclass(frozen=True)
-class Trial:
-    """A recipe and what it was measured to be."""
-
-    recipe: Recipe
-    quality: Quality
-    cost: float
-    """Share of the float16 file's cycles."""
-    mb_moved: float
-
-    @property
-    def error(self) -> float:
-        """1 - cosine, the mean over outputs of the median text: steadier than the worst text's."""
-        return 1.0 - sum(self.quality.median.values()) / len(self.quality.median)
-
-    def as_dict(self) -> dict[str, Any]:
-        """As plain JSON."""
-        recipe = self.recipe.as_dict()
-        return {
-            "float16": recipe["float16"],
-            "rounding": recipe["rounding"],
-            "cost": round(self.cost, 4),
-            "mb_moved": round(self.mb_moved, 2),
-            "quality": self.quality.as_dict(),
-        }
 
 
 class Study:
@@ -122,15 +83,16 @@ class Study:
         self._signature = Signature.of(original)
         path = Path(self._directory.name) / "model.onnx"
         path.write_bytes(original.SerializeToString())
+        self._shapes = self._options.shapes[:1]
+        self._compiler = Compiler(path, self._signature, self._options, self._source.config)
         self._expected = run_onnx(path, self._probes)
         self._session = VendorSession(self._toolchain, self._log, self._limits)
         try:
             self._say("compiling in float16, to compare")
-            vendor, load = vendor_arguments(self._signature, self._options, self._options.shapes[:1], "")
-            built = self._session.build(path, vendor, load=load)
-            self._float16 = cost_at(parse_costs(built), self._options.shapes[0])
+            costs, _ = self._compiler.compile(self._session, self._shapes)
+            self._float16 = costs[self._shapes[0]]
             self._check_float16()
-            self._screened = self._step1(self._session, self._transformed.source)
+            self._screened = self._step1(self._session, self._transformed.state)
         except BaseException:
             self.__exit__(None, None, None)
             raise
@@ -154,9 +116,9 @@ class Study:
         """Build with these products in float16 and compare with the model."""
         return self._trial(replace(self.start, float16=frozenset(float16)))
 
-    def _prepare(self) -> tuple[Transformed, Mapping[str, np.ndarray]]:
+    def _prepare(self) -> tuple[Transformed, State]:
         """The transformed model, and its state with every product's weights rounded as the recipe says."""
-        transformed, seen = transform(self._source, self.start, self._calibration)
+        transformed, seen = transform(self._source.config, self._source.state, self.start, self._calibration)
         state = rounded_state(transformed, replace(self.start, float16=frozenset()), seen)
         return transformed, state
 
@@ -177,7 +139,7 @@ class Study:
     @contextmanager
     def _built(self, recipe: Recipe) -> Iterator[tuple[VendorSession, Cost]]:
         """A session that simulates the recipe, and the recipe's cost."""
-        ranges, shape = self._transformed.ranges, self._options.shapes[0]
+        ranges, shape = self._transformed.ranges, self._shapes[0]
         if recipe.rounding == "nearest":
             yield self._session, cost_at(self._screened.build(recipe, ranges), shape)
             return
@@ -185,17 +147,15 @@ class Study:
         state = dict(self._rounded)
         for operator in recipe.float16:
             for name in (f"{operator.weights}.weight", f"{operator.weights}.bias"):
-                state[name] = self._transformed.source.state[name]
+                state[name] = self._transformed.state[name]
         with VendorSession(self._toolchain, self._log, self._limits) as session:
-            model = self._step1(session, replace(self._source, state=state))
+            model = self._step1(session, state)
             yield session, cost_at(model.build(recipe, ranges), shape)
 
-    def _step1(self, session: VendorSession, source: ExportSource) -> HybridModel:
-        path = Path(self._directory.name) / "model.onnx"
-        path.write_bytes(graph_of(source, self._graph).SerializeToString())
-        vendor, load = vendor_arguments(self._signature, self._options, self._options.shapes[:1], "")
-        vendor["quantized_dtype"] = self._options.precision
-        return HybridModel(session, path, self._signature, source.config, vendor, load, self._fed)
+    def _step1(self, session: VendorSession, state: State) -> HybridModel:
+        graph = graph_of(replace(self._source, state=state), self._graph)
+        self._compiler.onnx_path.write_bytes(graph.SerializeToString())
+        return self._compiler.hybrid(session, self._shapes, self._fed)
 
     def _check_float16(self) -> None:
         found = self._quality(self._session)
@@ -206,6 +166,6 @@ class Study:
             )
 
     def _quality(self, session: VendorSession) -> Quality:
-        got = [simulate(session, self._signature, batch) for batch in self._probes]
+        got = [self._signature.simulate(session, batch) for batch in self._probes]
         specs = outputs_of(self._source, self._options.outputs, self._options.masked_positions is not None)
         return quality(got, self._expected, self._masks, specs)

@@ -16,17 +16,15 @@ import numpy as np
 import yaml
 
 from tfbert_npu.config import BertConfig
-from tfbert_npu.quantize.activations import Activations, points
-from tfbert_npu.quantize.ranges import activation_range
+from tfbert_npu.quantize.activations import points
+from tfbert_npu.quantize.ranges import Ranges
 from tfbert_npu.quantize.recipe import Recipe, operators
-from tfbert_npu.rknn.compiler import Signature, ordered
 from tfbert_npu.rknn.cost import Cost, parse_costs
+from tfbert_npu.rknn.signature import Signature
 from tfbert_npu.rknn.worker import VendorSession
 
 _CONSTANT = re.compile(r"_i\d+$")
 """The compiler's own constants, such as `scope/Div_2mul_i1`, the factor that it makes of a division."""
-
-Ranges = Mapping[str, tuple[float, float]]
 
 
 class Document(TypedDict):
@@ -39,13 +37,6 @@ class Document(TypedDict):
 def document_name(rknn: str) -> str:
     """Name of the file in an artifact that says how one of its .rknn files was quantized."""
     return f"{rknn.removesuffix('.rknn')}.quantization.json"
-
-
-def ranges_of(seen: Activations, recipe: Recipe) -> dict[str, tuple[float, float]]:
-    """Range of every point of the transformed graph; none if the recipe leaves them to the vendor."""
-    if recipe.ranges == "vendor":
-        return {}
-    return {point: activation_range(values, recipe.ranges) for point, values in seen.items()}
 
 
 class HybridModel:
@@ -79,7 +70,7 @@ class HybridModel:
         self._session = session
         self._config = config
         self._ends = tuple(spec.name for spec in (*signature.inputs, *signature.outputs))
-        samples = [ordered(signature, batch) for batch in calibration]
+        samples = [signature.ordered(batch) for batch in calibration]
         self._files = session.hybrid_step1(onnx_path, vendor, samples, load=load, proposal=False)
         self._draft: dict[str, Any] = yaml.load(self._files.config.read_text(encoding="utf-8"), _Loader)
         self.document: Document = {"float16": [], "ranges": {}}
