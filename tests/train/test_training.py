@@ -312,7 +312,7 @@ def test_from_files_to_a_directory(tmp_path, checkpoint):
     files = {path.name for path in (tmp_path / "out").iterdir()}
     assert files == {
         "config.json", "model.safetensors", "vocab.txt", "tokenizer_config.json", "history.json", "results.json",
-        "split.json",
+        "split.json", "losses.csv", "learning_curves.png",
     }  # fmt: skip
     from tfbert_npu import BertTokenizer
     from tfbert_npu.tasks import classify

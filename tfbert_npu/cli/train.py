@@ -19,8 +19,8 @@ from tfbert_npu.train.options import Precision, Strategy, TrainOptions
 
 _LENGTHS: dict[str, int] = {"qa": 384}
 _DATA = (
-    "dev_fraction", "text_column", "pair_column", "label_column", "choice_columns", "multi_label",
-    "class_weights", "no_answer", "stride", "scheme",
+    "dev_fraction", "test_fraction", "text_column", "pair_column", "label_column", "choice_columns",
+    "multi_label", "class_weights", "no_answer", "stride", "scheme",
     "delimiter", "word_column", "tag_column",
 )  # fmt: skip
 _TEXT = ("next_sentence", "short_seq_prob", "mask_rate", "whole_words")
@@ -50,6 +50,13 @@ _TEXT = ("next_sentence", "short_seq_prob", "mask_rate", "whole_words")
     show_default=True,
     type=click.FloatRange(0, 1, max_open=True),
     help="Without --dev: part of the training data to hold out, every class in its share.",
+)
+@click.option(
+    "--test-fraction",
+    default=0.0,
+    show_default=True,
+    type=click.FloatRange(0, 1, max_open=True),
+    help="Without --test: part of the training data to hold out for the figure to report.",
 )
 @click.option(
     "--out", required=True, type=click.Path(path_type=Path, file_okay=False), help="Directory of the result."
@@ -241,6 +248,7 @@ def train(
         click.echo(json.dumps(result.best))
     else:
         click.echo(f"the best model is in {out}: {_shown(result.best)}")
+        click.echo(result.chosen)
 
 
 def read_labels(path: Path) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Any, Literal
 
@@ -13,7 +13,9 @@ from tfbert_npu.tasks.examples import ChoiceExample, TextExample
 Choosable = Literal["batch_size", "epochs", "learning_rate"]
 
 FEW_ROWS = 5000
-_FEW_UPDATES, _FEW_OF_A_CLASS, _LOOKED_AT = 100, 8, 2000
+_FEW_UPDATES, _FEW_OF_A_CLASS = 100, 8
+LOOKED_AT = 2000
+"""Texts whose lengths are looked at."""
 
 
 def options_for(rows: int, hidden_size: int) -> dict[str, Any]:
@@ -45,19 +47,20 @@ def few(updates: int, labels: Mapping[str, int]) -> list[str]:
     return found
 
 
-def cut_texts(tokenizer: BertTokenizer, examples: Iterable[Any], seq_length: int) -> list[str]:
-    """One sentence where more than 1 % of the first 2000 texts are longer than `seq_length` tokens."""
-    looked_at = cut = longest = 0
-    for example in islice(examples, _LOOKED_AT):
-        looked_at += 1
-        length = max(_lengths(tokenizer, example), default=0)
-        cut += length > seq_length
-        longest = max(longest, length)
-    if cut <= 0.01 * looked_at:
+def text_lengths(tokenizer: BertTokenizer, examples: Iterable[Any]) -> list[int]:
+    """Tokens of the first 2000 texts; none where long ones are cut into windows and nothing is lost."""
+    found = (max(_lengths(tokenizer, example), default=0) for example in islice(examples, LOOKED_AT))
+    return [length for length in found if length]
+
+
+def cut_texts(lengths: Sequence[int], seq_length: int) -> list[str]:
+    """One sentence where more than 1 % of the texts are longer than `seq_length` tokens."""
+    cut = sum(length > seq_length for length in lengths)
+    if cut <= 0.01 * len(lengths):
         return []
     return [
-        f"{cut} of {looked_at} texts are longer than {seq_length} tokens (up to {longest}) and are cut; "
-        "give a larger --seq-length"
+        f"{cut} of {len(lengths)} texts are longer than {seq_length} tokens (up to {max(lengths)}) and are "
+        "cut; give a larger --seq-length"
     ]
 
 

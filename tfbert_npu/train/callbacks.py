@@ -1,10 +1,10 @@
-"""What happens beside the steps: best checkpoint, state for a resume, a stop at NaN, progress."""
+"""What happens beside the steps: best checkpoint, state for a resume, a stop at NaN, losses."""
 
 from __future__ import annotations
 
+import csv
 import json
 import math
-import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -12,13 +12,12 @@ from typing import Any
 
 import keras
 import numpy as np
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from tfbert_npu._failed_writes import make_directory
 from tfbert_npu._files import replacing
 from tfbert_npu.errors import TfbertNpuError
 from tfbert_npu.train.batches import Batch, Batches
+from tfbert_npu.train.curves import LOSSES
 from tfbert_npu.train.state import Origin, save_state
 
 
@@ -31,7 +30,8 @@ class Position:
     """Where a training stands; saved with its state.
 
     `step` counts the batches done of `epoch`. `best` is the best result so far, `best_loss` that epoch's loss
-    on the held-out data, `waited` the epochs since, `history` the logs of the epochs done.
+    on the held-out data, `waited` the epochs since, `history` the logs of the epochs done, `losses` the mean
+    training loss of each stretch of batches with its end in epochs.
     """
 
     epoch: int = 0
@@ -40,6 +40,7 @@ class Position:
     best_loss: float | None = None
     waited: int = 0
     history: list[dict[str, float]] = field(default_factory=list)
+    losses: list[tuple[float, float]] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON types."""
@@ -61,6 +62,29 @@ class Advance(keras.callbacks.Callback):
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """Count the batch."""
         self.position.step += 1
+
+
+class NoteLosses(keras.callbacks.Callback):
+    """Notes the mean loss of each twentieth of an epoch, for the learning curve."""
+
+    def __init__(self, position: Position, steps: int) -> None:
+        super().__init__()
+        self.position, self.steps, self.every = position, steps, math.ceil(steps / 20)
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        """Keras begins its mean again."""
+        self._batches, self._total = 0, 0.0
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        """Note the loss at the end of a stretch."""
+        position = self.position
+        if position.step % self.every and position.step != self.steps:
+            return
+        # Keras tells the mean over the batches since it began.
+        total = float((logs or {}).get("loss", 0.0)) * (batch + 1)
+        mean = (total - self._total) / (batch + 1 - self._batches)
+        position.losses.append((position.epoch + position.step / self.steps, mean))
+        self._batches, self._total = batch + 1, total
 
 
 class StopOnNaN(keras.callbacks.Callback):
@@ -150,7 +174,7 @@ class KeepBest(keras.callbacks.Callback):
 class SaveState(keras.callbacks.Callback):
     """Saves the whole state after every epoch and every few batches; the last of the callbacks.
 
-    `history.json` beside the state holds the logs of the epochs done.
+    `history.json` and `losses.csv` beside the state hold the logs of the epochs done.
     """
 
     def __init__(
@@ -174,57 +198,13 @@ class SaveState(keras.callbacks.Callback):
         if self.is_chief:
             with replacing(self.path.parent / "history.json") as temporary:
                 temporary.write_text(json.dumps(self.position.history, indent=1) + "\n", encoding="utf-8")
+            with (
+                replacing(self.path.parent / LOSSES) as temporary,
+                temporary.open("w", encoding="utf-8", newline="") as file,
+            ):
+                csv.writer(file).writerows([("epoch", "loss"), *self.position.losses])
         self._save()
 
     def _save(self) -> None:
         if self.is_chief:
             save_state(self.path, self.model, self.position.to_dict(), self.origin)
-
-
-class ProgressBar(keras.callbacks.Callback):
-    """A bar per epoch on a terminal; one line per epoch everywhere. It writes to stderr."""
-
-    def __init__(self, position: Position, steps: int, epochs: int) -> None:
-        super().__init__()
-        self.position, self.steps, self.epochs = position, steps, epochs
-        self._console = Console(stderr=True)
-        self._bar: Progress | None = None
-
-    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        """Start a bar at the position."""
-        if not sys.stderr.isatty():
-            return
-        self._bar = Progress(
-            TextColumn("epoch {task.fields[epoch]}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[loss]}"),
-            TimeRemainingColumn(),
-            console=self._console,
-        )
-        self._bar.start()
-        self._task = self._bar.add_task(
-            "train",
-            total=self.steps,
-            completed=self.position.step,
-            epoch=f"{epoch + 1}/{self.epochs}",
-            loss="",
-        )
-
-    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        """Move on."""
-        if self._bar is not None:
-            loss = f"loss {float(logs['loss']):.4f}" if logs and "loss" in logs else ""
-            self._bar.update(self._task, advance=1, loss=loss)
-
-    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        """End the bar and say the epoch's results."""
-        self.on_train_end()
-        results = "  ".join(f"{name} {float(value):.4f}" for name, value in (logs or {}).items())
-        self._console.print(f"epoch {epoch + 1}/{self.epochs}  {results}", highlight=False, soft_wrap=True)
-
-    def on_train_end(self, logs: Any = None) -> None:
-        """Give the terminal back."""
-        if self._bar is not None:
-            self._bar.stop()
-            self._bar = None

@@ -22,6 +22,7 @@ class DataOptions:
         test: Data for the figure to report: the best epoch's model is scored on it once, at the end.
         dev_fraction: Part of the training data to hold out, in [0, 1); every class in its share, articles
             whole. 0 holds out none.
+        test_fraction: Without `test`: part of the training data to hold out for the figure to report.
         text_column: Column of the text (of the premise in multiple choice).
         pair_column: Column of the second text.
         label_column: Column of the label.
@@ -43,6 +44,7 @@ class DataOptions:
     dev: Path | None = None
     test: Path | None = None
     dev_fraction: float = 0.1
+    test_fraction: float = 0.0
     text_column: str = "text"
     pair_column: str | None = None
     label_column: str = "label"
@@ -62,6 +64,11 @@ class DataOptions:
     def __post_init__(self) -> None:
         if not 0 <= self.dev_fraction < 1:
             raise ValueError(f"dev_fraction must be in [0, 1), got {self.dev_fraction}")
+        if not 0 <= self.test_fraction < 1 - self.dev_fraction:
+            raise ValueError(
+                f"test_fraction must be in [0, 1) and leave data to train on beside dev_fraction "
+                f"{self.dev_fraction}, got {self.test_fraction}"
+            )
         if self.delimiter is not None and (len(self.delimiter) != 1 or self.delimiter in '\r\n"'):
             raise ValueError(f"delimiter must be one character other than a quote, got {self.delimiter!r}")
         if self.class_weights not in get_args(ClassWeights):

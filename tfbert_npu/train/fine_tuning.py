@@ -7,8 +7,9 @@ import json
 import os
 import sys
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,26 +17,19 @@ import numpy as np
 
 from tfbert_npu._files import replacing
 from tfbert_npu.preprocess import BertTokenizer
-from tfbert_npu.train.advice import Choosable, cut_texts, few, options_for
+from tfbert_npu.train.advice import LOOKED_AT, Choosable, cut_texts, few, options_for, text_lengths
 from tfbert_npu.train.batches import Batches, BatchOptions, balanced_weights
 from tfbert_npu.train.data_options import DataOptions, TaskName
+from tfbert_npu.train.data_report import show_data
 from tfbert_npu.train.distribution import strategy_scope
 from tfbert_npu.train.loop import train
 from tfbert_npu.train.lora import add_lora, merge_lora
 from tfbert_npu.train.options import Strategy, TrainOptions
 from tfbert_npu.train.out_directory import SPLIT, check_out
-from tfbert_npu.train.split import divide, held_out_rows
+from tfbert_npu.train.outcome import FineTuned, finish, how_chosen
+from tfbert_npu.train.parts import check_known, read_parts
 from tfbert_npu.train.starting_point import freeze, head_of, origin_of_weights, tokenizer_of
 from tfbert_npu.train.tasks import Task, make_task
-
-
-@dataclass(frozen=True)
-class FineTuned:
-    """What a fine-tuning gave: the logs of each epoch, the best of them, and where the model is."""
-
-    directory: Path
-    history: list[dict[str, float]]
-    best: dict[str, float]
 
 
 def fine_tune(
@@ -58,7 +52,8 @@ def fine_tune(
     """Fine-tune a checkpoint on a task and leave the best model in `out`.
 
     `out` then holds `config.json`, `model.safetensors`, `vocab.txt`, `tokenizer_config.json`,
-    `history.json`, `results.json` and, where data was held out, `split.json` with the numbers of its rows.
+    `history.json`, `losses.csv`, `results.json`, with matplotlib `learning_curves.png` and, where data was
+    held out, `split.json` with the numbers of its rows.
     A run that was killed goes on where it stopped when it is started again with the same arguments.
 
     Args:
@@ -87,10 +82,10 @@ def fine_tune(
     scope, replicas = strategy_scope(strategy)
     tokenizer = tokenizer_of(model, new=new, revision=revision)
     task = make_task(task_name, data, tokenizer, batching.seq_length)
-    parts = _parts(task, data)
+    parts = read_parts(task, data)
     labels = task.set_labels(parts.labels)
     for path, examples in ((data.dev, parts.dev), (data.test, parts.test)):
-        _check_known(task, path or data.train, examples)
+        check_known(task, path or data.train, examples)
     with scope:
         kwargs: dict[str, Any] = {} if labels is None else {"labels": labels}
         if task.problem_type is not None:
@@ -134,6 +129,7 @@ def fine_tune(
         class_weights=_class_weights(task, parts.labels, data),
     )
     updates = len(batches) * options.epochs // options.accumulate
+    lengths = text_lengths(tokenizer, parts.train())
     if progress:
         _say(task.note)
         _say(
@@ -142,15 +138,24 @@ def fine_tune(
             f"learning rate {options.learning_rate:g}"
             + (f" ({', '.join(sorted(choose))} by the amount of data)" if choose else "")
         )
+        held = {"held out": parts.dev, "test": parts.test}
+        counts = {
+            name: Counter(label for example in examples for label in task.names_of(example))
+            for name, examples in held.items()
+            if examples
+        }
+        # Windows of long texts are not cut: their rows say how much of --seq-length is used.
+        windows = [feature.length for feature in islice(batches.features_of(0), LOOKED_AT)]
+        show_data({"training": parts.labels, **counts}, lengths or windows, batching.seq_length)
     classes = parts.labels if task_name in ("classify", "pair") else {}
-    for warning in few(updates, classes) + cut_texts(tokenizer, parts.train(), batching.seq_length):
+    for warning in few(updates, classes) + cut_texts(lengths, batching.seq_length):
         _say(f"warning: {warning}")
 
     def save() -> None:
         (merge_lora(head) if lora_rank is not None else head).save_pretrained(out)
         save_tokenizer(tokenizer, out, head.config.model_type, head.config.max_position_embeddings)
-        if parts.held_out is not None:
-            split = {"held_out": parts.held_out, "seed": data.seed, "dev_fraction": data.dev_fraction}
+        if parts.split:
+            split = {**parts.split, "seed": data.seed, "dev_fraction": data.dev_fraction}
             with replacing(out / SPLIT) as temporary:
                 temporary.write_text(json.dumps(split) + "\n", encoding="utf-8")
 
@@ -171,67 +176,14 @@ def fine_tune(
     if parts.test and (out / "config.json").is_file():  # one worker of several writes the model
         scores = task.evaluate(task.head.from_pretrained(out), parts.test)
         best = {**best, **{f"test_{name}": value for name, value in scores.items()}}
-    with replacing(out / "results.json") as temporary:
-        temporary.write_text(json.dumps(best, indent=1) + "\n", encoding="utf-8")
-    return FineTuned(out, history, best)
+    monitor = f"dev_{task.monitor}" if parts.dev else None
+    said = how_chosen(best, len(history), monitor, parts.held_out_from(data), len(parts.test))
+    return finish(out, history, best, monitor, said)
 
 
 def _rank(logs: dict[str, float], monitor: str) -> tuple[float, float]:
     """How good an epoch was, as `KeepBest` sees it."""
     return float(np.nan_to_num(logs[monitor], nan=-np.inf)), -logs.get("dev_loss", 0.0)
-
-
-@dataclass(frozen=True)
-class _Parts:
-    """The data: a function that gives the training examples again, their number, their labels' counts."""
-
-    train: Callable[[], Iterable[Any]]
-    rows: int
-    labels: Counter[str]
-    dev: list[Any]
-    test: list[Any]
-    held_out: list[int] | None
-
-
-def _parts(task: Task[Any], data: DataOptions) -> _Parts:
-    dev, test = ([] if path is None else list(task.read(path)) for path in (data.dev, data.test))
-    for path, examples in ((data.dev, dev), (data.test, test)):
-        if path is not None and not examples:
-            raise ValueError(f"{path} is empty: it holds not a single example to evaluate on")
-    held_out = None
-    train: Callable[[], Iterable[Any]] = lambda: task.read(data.train)  # noqa: E731
-    labels: Counter[str] = Counter()
-    if data.dev is None and data.dev_fraction > 0:
-        examples = list(task.read(data.train))
-        classes = [task.class_of(example) for example in examples]
-        groups = [task.group_of(example) for example in examples]
-        held_out = held_out_rows(
-            groups,
-            data.dev_fraction,
-            data.seed,
-            classes if any(name is not None for name in classes) else None,
-        )
-        kept, dev = divide(examples, held_out)
-        train = lambda: kept  # noqa: E731
-        # A label that only held-out examples have is one of the data's all the same.
-        labels.update({name: 0 for example in dev for name in task.names_of(example)})
-    rows = 0
-    for example in train():
-        rows += 1
-        labels.update(task.names_of(example))
-    if not rows:
-        raise ValueError("the data set is empty: it holds not a single example to train on")
-    return _Parts(train, rows, labels, dev, test, held_out)
-
-
-def _check_known(task: Task[Any], path: Path, examples: Sequence[Any]) -> None:
-    unknown = Counter(name for e in examples for name in task.names_of(e) if name not in task.label2id)
-    if unknown:
-        shown = ", ".join(map(repr, list(unknown)[:5]))
-        raise ValueError(
-            f"{path} has labels that the training data lacks: {shown}; correct them, add examples, or "
-            "name all labels with --labels"
-        )
 
 
 def _say(text: str) -> None:

@@ -14,11 +14,12 @@ import keras
 from tfbert_npu._failed_writes import make_directory
 from tfbert_npu.errors import require
 from tfbert_npu.train.batches import Batches
-from tfbert_npu.train.callbacks import Advance, KeepBest, Position, ProgressBar, SaveState, StopOnNaN
+from tfbert_npu.train.callbacks import Advance, KeepBest, NoteLosses, Position, SaveState, StopOnNaN
 from tfbert_npu.train.features import IGNORED
 from tfbert_npu.train.optimizer import BertAdamW, layer_factors
 from tfbert_npu.train.options import TrainOptions
 from tfbert_npu.train.out_directory import locked
+from tfbert_npu.train.progress import ShowProgress
 from tfbert_npu.train.schedule import LinearWarmup
 from tfbert_npu.train.state import FILE, Origin, load_state, save_state, state_variables
 
@@ -69,7 +70,7 @@ def train(
         model: A `BertHead`, made under the strategy's scope if there is one.
         batches: Its data.
         options: See `TrainOptions`.
-        out: Directory for the state, `history.json`, event files and a batch that diverged.
+        out: Directory for the state, `history.json`, `losses.csv`, event files and a batch that diverged.
         evaluate: Gives results on held-out data after every epoch.
         save: Saves the best model; by default `model.save_pretrained(out)`.
         monitor: The result that says which is the best; None: the last.
@@ -148,12 +149,13 @@ def _train(
         (save or (lambda: model.save_pretrained(out)))() if is_chief else None
 
     callbacks: list[Any] = [Advance(position), StopOnNaN(position, batches, out)]
+    callbacks.append(NoteLosses(position, steps))
     callbacks.append(KeepBest(position, evaluate, save_best, monitor, higher, options.patience))
     if options.tensorboard:
         require("tensorboard", "train")
         callbacks.append(keras.callbacks.TensorBoard(out / "tensorboard", update_freq="epoch"))
     if progress and is_chief:
-        callbacks.append(ProgressBar(position, steps, options.epochs))
+        callbacks.append(ShowProgress(position, steps, options.epochs, batches.options.batch_size))
     callbacks.append(SaveState(position, state, options.save_every, steps, origin, is_chief))
     # `fit` knows one number of steps for all of its epochs, so an interrupted epoch is ended by a call of its
     # own.

@@ -13,6 +13,7 @@ from pathlib import Path
 from tfbert_npu._failed_writes import make_directory
 from tfbert_npu._files import clear_leftovers_in
 from tfbert_npu.errors import TfbertNpuError
+from tfbert_npu.train.curves import LOSSES, PICTURE
 from tfbert_npu.train.state import FILE
 
 LOCK = "training.lock"
@@ -38,7 +39,7 @@ def check_out(out: Path, overwrite: bool) -> None:
     if not out.is_dir():
         raise OutDirectoryError(f"{out} is no directory; give another name")
     if overwrite:
-        for name in (FILE, SPLIT, "history.json", "results.json"):
+        for name in (FILE, SPLIT, LOSSES, PICTURE, "history.json", "results.json"):
             (out / name).unlink(missing_ok=True)
         return
     clear_leftovers_in(out)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -11,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from tfbert_npu._files import replacing
 from tfbert_npu.errors import require
 from tfbert_npu.models.heads import BertForMaskedLM, BertForPreTraining
 from tfbert_npu.preprocess import BertTokenizer
@@ -20,10 +18,11 @@ from tfbert_npu.tasks.running import call
 from tfbert_npu.train.batches import Batches, BatchOptions
 from tfbert_npu.train.distribution import strategy_scope
 from tfbert_npu.train.features import IGNORED
-from tfbert_npu.train.fine_tuning import FineTuned, save_tokenizer
+from tfbert_npu.train.fine_tuning import save_tokenizer
 from tfbert_npu.train.loop import dataset, train
 from tfbert_npu.train.options import Strategy, TrainOptions
 from tfbert_npu.train.out_directory import check_out
+from tfbert_npu.train.outcome import FineTuned, finish, how_chosen
 from tfbert_npu.train.raw_text import TextOptions, text_batches
 from tfbert_npu.train.starting_point import freeze, head_of, origin_of_weights, tokenizer_of
 
@@ -154,6 +153,5 @@ def pre_train(
         origin=origin,
     )
     best = history[-1] if evaluate is None else min(history, key=lambda logs: logs["dev_perplexity"])
-    with replacing(out / "results.json") as temporary:
-        temporary.write_text(json.dumps(best, indent=1) + "\n", encoding="utf-8")
-    return FineTuned(out, history, best)
+    monitor = None if evaluate is None else "dev_perplexity"
+    return finish(out, history, best, monitor, how_chosen(best, len(history), monitor, str(text.dev), 0))
