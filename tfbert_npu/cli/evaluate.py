@@ -33,7 +33,9 @@ from tfbert_npu.tasks.schemes import SchemeName
 @click.argument("task", type=click.Choice(get_args(EvaluationTask)))
 @click.argument("models", nargs=-1, metavar="[MODEL]...")
 @click.option(
-    "--data", type=click.Path(path_type=Path, dir_okay=False), help="CSV, TSV, JSON lines, CoNLL, SQuAD."
+    "--data",
+    type=click.Path(path_type=Path),
+    help="CSV, TSV, JSON lines, Parquet, a directory of Hugging Face datasets, CoNLL, SQuAD.",
 )
 @click.option(
     "--backend", "backends", multiple=True, type=click.Choice(BACKENDS),

@@ -33,15 +33,16 @@ _TEXT = ("next_sentence", "short_seq_prob", "mask_rate", "whole_words")
     "--train",
     "train_file",
     required=True,
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="CSV, TSV or JSON lines; ner: CoNLL; qa: SQuAD JSON; choice: also COPA's XML; mlm: plain text, a "
-    "sentence per line, an empty line between documents.",
+    type=click.Path(path_type=Path),
+    help="CSV, TSV, JSON lines, Parquet or a directory of Hugging Face datasets; ner: CoNLL as well; qa: "
+    "SQuAD JSON; choice: also COPA's XML; mlm: plain text, a sentence per line, an empty line between "
+    "documents.",
 )
-@click.option("--dev", "dev_file", type=click.Path(path_type=Path, dir_okay=False), help="Held-out data.")
+@click.option("--dev", "dev_file", type=click.Path(path_type=Path), help="Held-out data.")
 @click.option(
     "--test",
     "test_file",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=click.Path(path_type=Path),
     help="Data to score the best epoch's model on, once: the figure to report.",
 )
 @click.option(

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tfbert_npu.tasks.examples import TaggedExample
+from tfbert_npu.tasks.tables import is_table, read_tagged_table
 from tfbert_npu.tasks.text_files import DataError, read_text_lines
 
 _DOCUMENT = "-DOCSTART-"
@@ -17,7 +18,7 @@ _LABEL = re.compile(r"O|[BIESMLU][-_].+")
 def read_conll(
     path: Path, word_column: int | None = None, tag_column: int | None = None
 ) -> Iterator[TaggedExample]:
-    """Sentences of a CoNLL file.
+    """Sentences of a CoNLL file, or of a table; see `read_tagged_table`.
 
     Tabs separate columns where the first word's line has one, else spaces and tabs; a no-break space is part
     of a word. Left out are `-DOCSTART-` lines and comments: lines before a sentence's first word that begin
@@ -34,6 +35,9 @@ def read_conll(
         FileNotFoundError: There is no such file.
         DataError: A line has another number of columns than the first one, or there is no label.
     """
+    if is_table(path):
+        yield from read_tagged_table(path)
+        return
     words: list[str] = []
     tags: list[str] = []
     layout: _Layout | None = None

@@ -1,4 +1,4 @@
-"""Data files as streams of examples: CSV, TSV, JSON lines, SQuAD and COPA; CoNLL is in `conll`.
+"""Data files as streams of examples: CSV, TSV, JSON lines, SQuAD and COPA; `conll` and `tables` read others.
 
 Every reader yields one example after the other and can be called again for the next epoch. What is wrong
 with a file is said with its name and line.
@@ -15,6 +15,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 from tfbert_npu.tasks.examples import ChoiceExample, QuestionExample, TextExample
+from tfbert_npu.tasks.tables import is_table, read_table
 from tfbert_npu.tasks.text_files import DataError, as_text, parse_json, read_text_lines, refuse
 
 _DELIMITERS = (",", ";", "\t", "|")
@@ -24,13 +25,14 @@ _JSON_LINES = (".jsonl", ".ndjson")
 def read_rows(
     path: Path, columns: Sequence[str], delimiter: str | None = None
 ) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The lines of a CSV or TSV file with a header, or the objects of a JSON lines file.
+    """The lines of a CSV or TSV file with a header, the objects of a JSON lines file, or the rows of a table.
 
     CSV fields may stand in quotation marks (RFC 4180). In TSV a quotation mark is a character as any other,
     as in GLUE's files and IANA's text/tab-separated-values.
 
     Args:
-        path: The ending says which of them: .csv, .tsv, .jsonl or .ndjson, also with .gz behind.
+        path: The ending says which of them: .csv, .tsv, .jsonl or .ndjson, also with .gz behind; .parquet, or
+            a directory of `datasets` (see `tables.read_table`).
         columns: Names of the columns that must be there.
         delimiter: Separates the fields of a CSV file; by default the first of `,`, `;`, tab and `|` by which
             the header has all of `columns`. With it, any other ending counts as CSV.
@@ -43,14 +45,16 @@ def read_rows(
         DataError: The ending is another, a column is missing, or a row is damaged.
     """
     suffix = Path(path.stem if path.suffix.lower() == ".gz" else path.name).suffix.lower()
-    if suffix == ".tsv" and delimiter in (None, "\t"):
+    if is_table(path):
+        yield from read_table(path, columns)
+    elif suffix == ".tsv" and delimiter in (None, "\t"):
         yield from _read_tsv(path, columns)
     elif suffix in _JSON_LINES and delimiter is None:
         yield from _read_json_lines(path, columns)
     elif suffix == ".csv" or delimiter is not None:
         yield from _read_csv(path, columns, delimiter)
     else:
-        known = ", ".join([".csv", ".tsv", *_JSON_LINES])
+        known = ", ".join([".csv", ".tsv", *_JSON_LINES, ".parquet"])
         raise DataError(f"{path} ends with none of {known}; rename it to say its format")
 
 
@@ -234,12 +238,21 @@ def read_copa(path: Path) -> Iterator[ChoiceExample]:
 
 
 def read_squad(path: Path) -> Iterator[QuestionExample]:
-    """Questions of a SQuAD file, version 1.1 or 2.0 (Rajpurkar et al. 2016, 2018).
+    """Questions of a SQuAD file, version 1.1 or 2.0 (Rajpurkar et al. 2016, 2018), or of a table like it.
 
     Raises:
         FileNotFoundError: There is no such file.
         DataError: The file is not of that form, or an answer is not where it says.
     """
+    if is_table(path):
+        for number, row in read_table(path, ("id", "question", "context", "answers")):
+            where = f"{path} row {number}"
+            context = as_text(row["context"], f"{where}: context", numbers=False)
+            found = row["answers"] or {"text": [], "answer_start": []}
+            pairs = zip(found["text"], found["answer_start"], strict=True)
+            answers = [{"text": text, "answer_start": start} for text, start in pairs]
+            yield _question({**row, "answers": answers}, context, context, path, where)
+        return
     document = parse_json("".join(line for _, line in read_text_lines(path)), str(path))
     try:
         for place, article in enumerate(document["data"]):
