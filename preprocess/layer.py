@@ -115,7 +115,8 @@ class BertPreprocessor(VocabularyLayer):
         if tokenizer.pipeline is not None:
             raise VocabularyError(
                 f"the model's tokenizer has {'; '.join(tokenizer.pipeline.parts)}, which the graph cannot "
-                "compute; tokenize on the host with BertTokenizer.from_pretrained"
+                "compute",
+                "tokenize on the host with BertTokenizer.from_pretrained",
             )
         return cls(tokenizer.vocabulary, tokenizer.options, seq_length, trimming, name=name)
 

@@ -111,7 +111,7 @@ def read_options(
             if value is not None:
                 if not isinstance(value, bool):
                     raise CheckpointError(
-                        f"{key} of the tokenizer in {directory} is {value!r}; it must be true or false"
+                        f"{key} of the tokenizer in {directory} is {value!r}", "it must be true or false"
                     )
                 return value
         return None

@@ -56,13 +56,14 @@ def read_pipeline(
     if not rules and not named.startswith(_BERT_CLASSES):
         raise VocabularyError(
             f"{directory} asks for tokenizer_class {named!r}, and without a tokenizer.json only BERT's are "
-            "computed here; save the tokenizer once with transformers' fast class"
+            "computed here",
+            "save the tokenizer once with transformers' fast class",
         )
     try:
         parts = _foreign_parts(rules)
         pairs = _packs_as_bert(rules, vocabulary)
     except (AttributeError, TypeError, StopIteration) as error:
-        raise VocabularyError(f"{path} is no tokenizer.json ({error!r}); download it again") from error
+        raise VocabularyError(f"{path} is no tokenizer.json ({error!r})", "download it again") from error
     more = [token for token in added_tokens(directory) if token not in vocabulary.core]
     if more:
         shown = ", ".join(more[:4]) + (f" and {len(more) - 4} more" if len(more) > 4 else "")
@@ -90,8 +91,8 @@ def _refuse_japanese(directory: Path, config: Mapping[str, Any]) -> None:
     if config.get("tokenizer_class") == "BertJapaneseTokenizer" or any(asked.values()):
         words = ", ".join(f"{key} {value!r}" for key, value in asked.items())
         raise VocabularyError(
-            f"{directory} asks for {words}, which only transformers' BertJapaneseTokenizer computes; "
-            "tokenize with it and give the ids to the encoder"
+            f"{directory} asks for {words}, which only transformers' BertJapaneseTokenizer computes",
+            "tokenize with it and give the ids to the encoder",
         )
 
 
@@ -127,7 +128,7 @@ def _from_rules(path: Path, rules: dict[str, Any], vocabulary: Vocabulary, optio
     inside = set(vocab) if isinstance(vocab, dict) else {piece for piece, _ in vocab or ()}
     unknown = (rules.get("model") or {}).get("unk_token") or "[UNK]"
     if isinstance(vocab, dict) and (not isinstance(unknown, str) or unknown not in inside):
-        raise VocabularyError(f"{path} lacks its own unknown token {unknown!r}; download it again")
+        raise VocabularyError(f"{path} lacks its own unknown token {unknown!r}", "download it again")
     rules["added_tokens"] = [
         token
         for token in rules.get("added_tokens") or ()
@@ -139,7 +140,7 @@ def _from_rules(path: Path, rules: dict[str, Any], vocabulary: Vocabulary, optio
     try:
         return Tokenizer.from_str(json.dumps(rules))
     except Exception as error:  # the library raises nothing narrower
-        raise VocabularyError(f"{path} is no tokenizer.json ({error}); download it again") from error
+        raise VocabularyError(f"{path} is no tokenizer.json ({error})", "download it again") from error
 
 
 def _from_vocabulary(
@@ -171,7 +172,8 @@ def _from_vocabulary(
         if tokenizer.token_to_id(token) != vocabulary.ids[token]:
             raise VocabularyError(
                 f"{directory} gives {token!r} the id {vocabulary.ids[token]}, which is not the next one "
-                "after its vocabulary; save the tokenizer again with transformers"
+                "after its vocabulary",
+                "save the tokenizer again with transformers",
             )
     return tokenizer
 

@@ -72,7 +72,7 @@ class Vocabulary:
         missing = [token for token in required if token not in self.ids]
         if missing:
             raise VocabularyError(
-                f"the vocabulary lacks {', '.join(missing)}; a BERT vocabulary needs {', '.join(required)}"
+                f"the vocabulary lacks {', '.join(missing)}", f"a BERT vocabulary needs {', '.join(required)}"
             )
 
     def __len__(self) -> int:
@@ -151,18 +151,18 @@ class Vocabulary:
                 names `source`.
         """
         if text.startswith("\ufeff"):
-            raise VocabularyError(f"{source} starts with a byte order mark; save it as UTF-8 without BOM")
+            raise VocabularyError(f"{source} starts with a byte order mark", "save it as UTF-8 without BOM")
         # Not str.splitlines: U+2028 and U+0085 are pieces in published vocabularies.
         lines = text.split("\n")
         while lines and not lines[-1].rstrip("\r"):
             lines.pop()
         if not lines:
-            raise VocabularyError(f"{source} is empty; expected one word piece per line")
+            raise VocabularyError(f"{source} is empty", "expected one word piece per line")
         tokens = _with_added([line.strip() or line.rstrip("\r") for line in lines], added, source)
         try:
             return cls(tuple(tokens), special)
         except VocabularyError as error:
-            raise VocabularyError(f"{source}: {error}") from None
+            raise error.within(source) from None
 
     @classmethod
     def from_file(cls, path: str | os.PathLike[str]) -> Vocabulary:
@@ -233,7 +233,7 @@ def added_tokens(directory: Path) -> dict[str, dict[str, Any]]:
             found.setdefault(str(entry["content"]), {}).update({**entry, "id": int(entry["id"])})
     except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
         raise VocabularyError(
-            f"{directory} holds added tokens in no known form ({error!r}); download its tokenizer again"
+            f"{directory} holds added tokens in no known form ({error!r})", "download its tokenizer again"
         ) from error
     return dict(sorted(found.items(), key=lambda pair: pair[1].get("id", -1)))
 
@@ -247,8 +247,8 @@ def _with_added(
     for index, (token, given) in enumerate(more, len(tokens)):
         if given not in (None, index):
             raise VocabularyError(
-                f"{source} gives the added token {token!r} the id {given} where {index} is the next; "
-                "download the tokenizer again"
+                f"{source} gives the added token {token!r} the id {given} where {index} is the next",
+                "download the tokenizer again",
             )
     return [*tokens, *(token for token, _ in more)]
 
@@ -274,7 +274,7 @@ def _tokens_of_tokenizer_json(path: Path) -> Sequence[str]:
             return [str(piece) for piece, _ in vocab]
         prefix = model.get("continuing_subword_prefix", SUFFIX_INDICATOR)
         if kind != "WordPiece" or prefix != SUFFIX_INDICATOR:
-            raise VocabularyError(f"{path} holds a {kind} model; BERT needs WordPiece with '##' pieces")
+            raise VocabularyError(f"{path} holds a {kind} model", "BERT needs WordPiece with '##' pieces")
         if not isinstance(vocab, dict):
             raise TypeError("the vocabulary is no object")
         tokens = sorted(vocab, key=vocab.__getitem__)
@@ -292,10 +292,10 @@ def _read_text(path: Path) -> str:
     size = path.stat().st_size
     if size > _MAX_BYTES:
         raise VocabularyError(
-            f"{path} is {size / 1e6:.0f} MB; no BERT vocabulary is larger than {_MAX_BYTES / 1e6:.0f} MB"
+            f"{path} is {size / 1e6:.0f} MB", f"no BERT vocabulary is larger than {_MAX_BYTES / 1e6:.0f} MB"
         )
     refuse_pointer(path)
     try:
         return path.read_bytes().decode("utf-8")
     except UnicodeDecodeError as error:
-        raise VocabularyError(f"{path} is not UTF-8 at byte {error.start}; save it as UTF-8") from error
+        raise VocabularyError(f"{path} is not UTF-8 at byte {error.start}", "save it as UTF-8") from error

@@ -120,3 +120,25 @@ def test_each_issue_template_asks_for_the_doctor() -> None:
     assert templates
     for template in templates:
         assert "tfbert-npu doctor --json" in template.read_text(encoding="utf-8"), template.name
+
+
+def test_causes_and_remedies_are_fields() -> None:
+    """No message of our own errors hides its remedy behind a semicolon, and none parses one."""
+    own = {
+        name
+        for path in (ROOT / "tfbert_npu").rglob("*.py")
+        for name in re.findall(r"^class (\w+Error)\((?:TfbertNpuError|\w+Error)", path.read_text(), re.M)
+    }
+    hidden = []
+    for folder in ("tfbert_npu", "preprocess"):
+        for path in (ROOT / folder).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if not isinstance(node, ast.Call) or len(node.args) != 1:
+                    continue
+                name = getattr(node.func, "id", getattr(node.func, "attr", ""))
+                parts = getattr(node.args[0], "values", [node.args[0]])
+                texts = [part.value for part in parts if isinstance(part, ast.Constant)]
+                if name in own and any("; " in str(text) for text in texts):
+                    hidden.append(f"{path.relative_to(ROOT)}:{node.lineno}")
+    assert "CheckpointError" in own
+    assert not hidden

@@ -65,9 +65,8 @@ def _failed_write(error: Exception, target: str) -> FailedWriteError | None:
     remedy = _CANNOT_WRITE[number]
     if Path(target).name.startswith(f".{SCRATCH}.") or f"/.{SCRATCH}." in target:
         remedy = remedy.replace("choose another place", "set TMPDIR to another folder")
-    return FailedWriteError(
-        number, f"{target} could not be written ({os.strerror(number).lower()}); {remedy}"
-    )
+    cause = f"{target} could not be written ({os.strerror(number).lower()})"
+    return FailedWriteError(cause, remedy, number)
 
 
 def _is_part(named: str, target: str) -> bool:

@@ -36,7 +36,8 @@ def refuse_pointer(path: str | os.PathLike[str]) -> None:
         return  # whoever reads it says why that fails
     if begins == _POINTER:
         raise GitLfsPointerError(
-            f"{os.fspath(path)} is a git-lfs pointer, not the file itself; run git lfs pull in its directory"
+            f"{os.fspath(path)} is a git-lfs pointer, not the file itself",
+            "run git lfs pull in its directory",
         )
 
 
@@ -115,7 +116,7 @@ def _write_through(
             shutil.copyfileobj(source, stream)
     except BrokenPipeError as error:
         raise FailedWriteError(
-            errno.EPIPE, f"{path} could not be written (its reader has gone); keep the reader running"
+            f"{path} could not be written (its reader has gone)", "keep the reader running", errno.EPIPE
         ) from error
 
 

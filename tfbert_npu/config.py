@@ -218,13 +218,13 @@ class BertConfig:
             values = json.loads(file.read_text(encoding="utf-8-sig"))
         except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
             refuse_pointer(file)
-            raise CheckpointError(f"{file} is not JSON ({error}); download the file again") from error
+            raise CheckpointError(f"{file} is not JSON ({error})", "download the file again") from error
         if not isinstance(values, dict):
             raise CheckpointError(f"{file} must hold a JSON object, not a {type(values).__name__}")
         if str(values.get("module", "")).split(".")[0] in ("keras_hub", "keras_nlp"):
             raise CheckpointError(
-                f"{file} belongs to a preset of keras-hub, whose weights are not read here; load the Hugging "
-                "Face checkpoint that it was made from"
+                f"{file} belongs to a preset of keras-hub, whose weights are not read here",
+                "load the Hugging Face checkpoint that it was made from",
             )
         try:
             return cls._from_google(values) if source == "google" else cls._from_huggingface(values)

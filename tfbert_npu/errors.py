@@ -4,16 +4,46 @@ from __future__ import annotations
 
 import importlib
 from types import ModuleType
+from typing import TypeVar
+
+_E = TypeVar("_E", bound="TfbertNpuError")
 
 _LONGEST, _BEGINS, _ENDS = 1900, 1200, 600
 
 
 class TfbertNpuError(Exception):
-    """Base of this package's own errors; the command line prints them as one line."""
+    """Base of this package's own errors; the command line prints them as one line: cause; remedy.
+
+    Args:
+        cause: What is wrong, and where.
+        remedy: What to do about it; None where the cause says it.
+
+    Attributes:
+        cause: As given.
+        remedy: As given.
+
+    Example:
+        >>> error = TfbertNpuError("the disk is full", "free some space")
+        >>> str(error), error.remedy
+        ('the disk is full; free some space', 'free some space')
+    """
+
+    def __init__(self, cause: str = "", remedy: str | None = None) -> None:
+        self.cause, self.remedy = cause, remedy
+        super().__init__(self.sentence)
+
+    @property
+    def sentence(self) -> str:
+        """Cause and remedy, whole."""
+        return self.cause if self.remedy is None else f"{self.cause}; {self.remedy}"
+
+    def within(self: _E, where: object) -> _E:
+        """The same error with the place where it was met before its cause: a directory, a line."""
+        return type(self)(f"{where}: {self.cause}", self.remedy)
 
     def __str__(self) -> str:
         """The message; of one that quotes a file at length, the beginning, and the remedy at its end."""
-        text = super().__str__()
+        text = self.sentence
         return text if len(text) <= _LONGEST else f"{text[:_BEGINS]} ... {text[-_ENDS:]}"
 
 
@@ -38,11 +68,17 @@ class ArtifactError(TfbertNpuError, ValueError):
 
 
 class FailedWriteError(TfbertNpuError, OSError):
-    """A file cannot be written: the disk is full, a limit is reached, or nobody may write there."""
+    """A file cannot be written: the disk is full, a limit is reached, or nobody may write there.
 
-    def __str__(self) -> str:
-        """The sentence, without the system's number."""
-        return str(self.strerror)
+    Args:
+        cause: As for any error of ours.
+        remedy: As for any error of ours.
+        number: The system's, such as `errno.ENOSPC`.
+    """
+
+    def __init__(self, cause: str = "", remedy: str | None = None, number: int = 0) -> None:
+        super().__init__(cause, remedy)
+        self.errno = number
 
 
 class GitLfsPointerError(CheckpointError, VocabularyError, ArtifactError):
@@ -65,5 +101,5 @@ def require(module: str, extra: str) -> ModuleType:
         if error.name is not None and error.name.partition(".")[0] != module.partition(".")[0]:
             raise  # the module is there; something beneath it is not, and its own message says what
         raise MissingExtraError(
-            f"{module} is not installed; install it with: pip install 'tfbert-npu[{extra}]'"
+            f"{module} is not installed", f"install it with: pip install 'tfbert-npu[{extra}]'"
         ) from error

@@ -27,7 +27,7 @@ def list_files(directory: Path) -> list[str]:
         found += [(here / name).as_posix() for name in files]
         if len(found) > _MAX_FILES:
             raise CheckpointError(
-                f"{directory} holds more than {_MAX_FILES} files; give the directory of one model"
+                f"{directory} holds more than {_MAX_FILES} files", "give the directory of one model"
             )
     return sorted(found)
 
@@ -60,16 +60,17 @@ def file_inside(directory: Path, name: str) -> Path:
         or ".." in windows.parts
     ):
         raise CheckpointError(
-            f"{directory} names the file {name!r}, which is not a path inside it; do not use this model"
+            f"{directory} names the file {name!r}, which is not a path inside it", "do not use this model"
         )
     path = directory / posix
     try:
         real = path.resolve()
     except (OSError, RuntimeError) as error:
-        raise CheckpointError(f"{path} cannot be followed ({error}); remove the link") from error
+        raise CheckpointError(f"{path} cannot be followed ({error})", "remove the link") from error
     if not any(real.is_relative_to(root) for root in _roots(directory)):
         raise CheckpointError(
-            f"{path} is a link that leads out of its directory, to {real}; replace it with a copy of the file"
+            f"{path} is a link that leads out of its directory, to {real}",
+            "replace it with a copy of the file",
         )
     return path
 

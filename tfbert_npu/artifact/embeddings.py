@@ -63,7 +63,7 @@ class HostEmbeddings:
             pooler = (tables[_POOLER[0]], tables[_POOLER[1]]) if _POOLER[0] in tables else None
             return cls(tables[_WORDS], tables[_POSITIONS], tables.get(_TYPES), pooler)
         except (SafetensorError, KeyError) as error:
-            raise ArtifactError(f"{path} is damaged ({error}); copy or export it again") from error
+            raise ArtifactError(f"{path} is damaged ({error})", "copy or export it again") from error
 
     def save(self, directory: str | os.PathLike[str], *, pooler: bool = False) -> None:
         """Write `embeddings.safetensors`, with the pooler if packed texts need it."""

@@ -121,7 +121,7 @@ class Manifest:
         kept = tuple(model for model in self.models if model.kind != "rknn" or model.path == file)
         if not any(model.path == file for model in kept):
             names = ", ".join(model.path for model in self.rknn_files)
-            raise ArtifactError(f"the manifest knows no .rknn file {file!r}; it has {names}")
+            raise ArtifactError(f"the manifest knows no .rknn file {file!r}", f"it has {names}")
         return dataclasses.replace(self, models=kept)
 
     def to_json(self) -> str:
@@ -151,16 +151,17 @@ class Manifest:
         if not path.is_file():
             raise FileNotFoundError(f"{directory} is no artifact directory: it holds no {MANIFEST}")
         if path.stat().st_size > _MOST_BYTES:
-            raise ArtifactError(f"{path} is longer than any manifest; export or copy it again")
+            raise ArtifactError(f"{path} is longer than any manifest", "export or copy it again")
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
         except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
             refuse_pointer(path)
-            raise ArtifactError(f"{path} is not JSON ({error}); export or copy it again") from error
+            raise ArtifactError(f"{path} is not JSON ({error})", "export or copy it again") from error
         if isinstance(values, dict) and values.get("format_version", 0) != FORMAT_VERSION:
             raise ArtifactError(
                 f"{path} is of format {values.get('format_version')!r}, and this package reads "
-                f"{FORMAT_VERSION}; upgrade tfbert-npu or export again"
+                f"{FORMAT_VERSION}",
+                "upgrade tfbert-npu or export again",
             )
         _validate(values, path)
         return cls(
@@ -188,16 +189,17 @@ class Manifest:
                 continue
             path = Path(directory) / entry.path
             if not path.is_file():
-                raise ArtifactError(f"{path} is missing; copy or export the directory again")
+                raise ArtifactError(f"{path} is missing", "copy or export the directory again")
             size = path.stat().st_size
             if size != entry.size:
                 refuse_pointer(path)
                 raise ArtifactError(
-                    f"{path} has {size} bytes, not the {entry.size} of the manifest; copy or export it again"
+                    f"{path} has {size} bytes, not the {entry.size} of the manifest",
+                    "copy or export it again",
                 )
             if sha256_of(path) != entry.sha256:
                 raise ArtifactError(
-                    f"{path} is not the file that was exported (SHA-256); copy or export it again"
+                    f"{path} is not the file that was exported (SHA-256)", "copy or export it again"
                 )
 
 
@@ -216,13 +218,13 @@ def _validate(values: Any, path: Path) -> None:
     except jsonschema.ValidationError as error:
         place = "/".join(map(str, error.absolute_path)) or "the top"
         raise ArtifactError(
-            f"{path} does not fit its schema at {place}: {error.message[:200]}; export it again"
+            f"{path} does not fit its schema at {place}: {error.message[:200]}", "export it again"
         ) from error
     for entry in (*values["models"], *values["support"]):
         inside = PurePosixPath(entry["path"])
         if inside.is_absolute() or ".." in inside.parts or "\\" in entry["path"]:
             raise ArtifactError(
-                f"{path} names {entry['path']!r}, a file outside of its directory; do not use it"
+                f"{path} names {entry['path']!r}, a file outside of its directory", "do not use it"
             )
 
 

@@ -126,7 +126,7 @@ class Reference:
             zlib.error,
         ) as error:
             raise ArtifactError(
-                f"{path} cannot be read ({error}); copy or export the directory again"
+                f"{path} cannot be read ({error})", "copy or export the directory again"
             ) from error
         return reference
 

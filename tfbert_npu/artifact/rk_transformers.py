@@ -62,8 +62,8 @@ def manifest_of(directory: Path, file: str | None = None) -> Manifest:
         names = rknn_files(directory)
         if len(names) != 1:
             raise ArtifactError(
-                f"{directory} holds {len(names)} .rknn files and no manifest.json; name the one to run, "
-                f"--file or file=: {', '.join(names)}"
+                f"{directory} holds {len(names)} .rknn files and no manifest.json",
+                f"name the one to run, --file or file=: {', '.join(names)}",
             )
         (file,) = names
     path = file_inside(directory, file)
@@ -105,14 +105,15 @@ def _inputs(header: RknnFile) -> tuple[TensorSpec, ...]:
     if strange or not set(_NEEDED) <= set(names):
         raise ArtifactError(
             f"{header.path} takes {', '.join(spec.name for spec in header.inputs)}, and BERT's inputs are "
-            f"{', '.join(HF_INPUTS.values())}, without the first two of which texts cannot be padded; export "
-            "the model with export_rknn"
+            f"{', '.join(HF_INPUTS.values())}, without the first two of which texts cannot be padded",
+            "export the model with export_rknn",
         )
     for spec in inputs:
         if spec.dtype not in _INTEGERS or len(spec.shape) != 2:
             raise ArtifactError(
                 f"{header.path} takes {HF_INPUTS[spec.name]} as {spec.dtype or 'an unknown dtype'} of rank "
-                f"{len(spec.shape)} where ids are integers [batch, length]; export the model with export_rknn"
+                f"{len(spec.shape)} where ids are integers [batch, length]",
+                "export the model with export_rknn",
             )
     return inputs
 
@@ -122,8 +123,8 @@ def _shapes(header: RknnFile) -> tuple[tuple[int, int], ...]:
     for sizes in header.input_shapes:
         if len(set(sizes)) != 1 or len(sizes[0]) != 2:
             raise ArtifactError(
-                f"{header.path} takes inputs of the shapes {sizes} where BERT's are alike, [batch, length]; "
-                "export the model with export_rknn"
+                f"{header.path} takes inputs of the shapes {sizes} where BERT's are alike, [batch, length]",
+                "export the model with export_rknn",
             )
         shapes.append((sizes[0][0], sizes[0][1]))
     return tuple(shapes)

@@ -66,7 +66,7 @@ def read_rknn(path: str | os.PathLike[str]) -> RknnFile:
     refuse_pointer(path)
     if size < _PAYLOAD + 8:
         raise ArtifactError(
-            f"{path} is no .rknn file or truncated: it has {size} bytes; export or copy it again"
+            f"{path} is no .rknn file or truncated: it has {size} bytes", "export or copy it again"
         )
     with open(path, "rb") as stream:
         # Not closed by hand: an error's traceback may still hold a view of it.
@@ -75,7 +75,7 @@ def read_rknn(path: str | os.PathLike[str]) -> RknnFile:
         return _read(path, data)
     except ArtifactError as error:
         raise ArtifactError(
-            f"{path} is damaged or no .rknn file: {error}; export or copy it again"
+            f"{path} is damaged or no .rknn file: {error}", "export or copy it again"
         ) from error
 
 

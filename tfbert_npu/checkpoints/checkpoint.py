@@ -59,7 +59,7 @@ def read_variables(prefix: Path, names: Iterable[str]) -> dict[str, np.ndarray]:
     # TensorFlow allocates what the index promises before it looks whether the data is there.
     if promised > held:
         raise CheckpointError(
-            f"{prefix}.data holds {held} bytes but its index promises {promised}; download it again"
+            f"{prefix}.data holds {held} bytes but its index promises {promised}", "download it again"
         )
     values = {}
     for name in wanted:
@@ -67,7 +67,7 @@ def read_variables(prefix: Path, names: Iterable[str]) -> dict[str, np.ndarray]:
             value = reader.get_tensor(name)
         except _damage() as error:
             reason = str(error).splitlines()[0][:200]
-            raise CheckpointError(f"{prefix} is damaged at {name} ({reason}); download it again") from error
+            raise CheckpointError(f"{prefix} is damaged at {name} ({reason})", "download it again") from error
         # As an array of bytes a string would lose the zeros at its end.
         values[name] = np.asarray(value, dtype=object if isinstance(value, bytes) else None)
     return values
@@ -86,7 +86,7 @@ def _open(prefix: Path) -> Any:  # TensorFlow's reader has no public type
         return tf.train.load_checkpoint(str(prefix))
     except _damage() as error:
         reason = str(error).splitlines()[0][:200]
-        raise CheckpointError(f"{index} is damaged ({reason}); download it again") from error
+        raise CheckpointError(f"{index} is damaged ({reason})", "download it again") from error
 
 
 def _damage() -> tuple[type[Exception], ...]:

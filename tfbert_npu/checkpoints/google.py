@@ -52,7 +52,8 @@ def read_google(directory: Path, prefix: str | None = None) -> Checkpoint:
     if any(name.endswith(_OBJECT) for name in shapes):
         raise CheckpointError(
             f"{path} is a TensorFlow 2 object checkpoint (tf.train.Checkpoint), which names its variables by "
-            "the attributes of a program; save the model as a SavedModel, or as safetensors with transformers"
+            "the attributes of a program",
+            "save the model as a SavedModel, or as safetensors with transformers",
         )
     layers = [layer for head in heads() for layer in head.layers if layer.google is not None]
     own = [row for layer in layers for row in head_rows(layer)]
@@ -63,8 +64,8 @@ def read_google(directory: Path, prefix: str | None = None) -> Checkpoint:
     if unknown:
         shown = ", ".join(unknown[:8]) + (f" and {len(unknown) - 8} more" if len(unknown) > 8 else "")
         raise CheckpointError(
-            f"{path} holds what a BERT with {config.num_hidden_layers} layers lacks ({shown}); "
-            f"is {CONFIG} the one that belongs to it?"
+            f"{path} holds what a BERT with {config.num_hidden_layers} layers lacks ({shown})",
+            f"is {CONFIG} the one that belongs to it?",
         )
     warn_left_aside(path, strangers)
     wanted = {original: rows[name] for name, original in names.items() if name in rows}
@@ -90,7 +91,7 @@ def _plain(name: str, names: Iterable[str], path: Path) -> str:
     scopes = sorted({other.removesuffix(_FIRST) for other in names if other.endswith(_FIRST)})
     if len(scopes) > 1 and "bert/" not in scopes:
         raise CheckpointError(
-            f"{path} holds several encoders ({', '.join(scopes)}); save the one that you want alone"
+            f"{path} holds several encoders ({', '.join(scopes)})", "save the one that you want alone"
         )
     scope = "bert/" if "bert/" in scopes or not scopes else scopes[0]
     if name.startswith(scope):
@@ -127,6 +128,6 @@ def find_prefix(files: Sequence[str]) -> str:
     if "bert_model.ckpt" in found:
         return "bert_model.ckpt"
     raise CheckpointError(
-        f"there are several checkpoints ({', '.join(found)}); leave the one that is wanted in a directory of "
-        "its own with bert_config.json"
+        f"there are several checkpoints ({', '.join(found)})",
+        "leave the one that is wanted in a directory of its own with bert_config.json",
     )

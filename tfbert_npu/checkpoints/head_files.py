@@ -76,7 +76,7 @@ def build_head(
     try:
         left_aside = check_state(state, (*rows, *own_rows), config, sizes)
     except CheckpointError as error:
-        raise CheckpointError(f"{origin}: {error}") from error
+        raise error.within(origin) from error
     warn_left_aside(origin, left_aside)
     if new:
         warnings.warn(

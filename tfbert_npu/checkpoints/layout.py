@@ -70,8 +70,10 @@ def find_layout(
         return found[0]
     if found:
         folders_found = ", ".join(layout.folder.rstrip("/") for layout in found)
-        raise CheckpointError(f"several folders hold a model ({folders_found}); give the path of one of them")
-    raise CheckpointError(_nothing_known(files, component))
+        raise CheckpointError(
+            f"several folders hold a model ({folders_found})", "give the path of one of them"
+        )
+    raise _nothing_known(files, component)
 
 
 def layout_of_file(files: Sequence[str], file: str) -> Layout:
@@ -86,7 +88,7 @@ def layout_of_file(files: Sequence[str], file: str) -> Layout:
     """
     compiled = [name for name in files if name.endswith(".rknn")]
     if file not in compiled:
-        raise CheckpointError(f"there is no {file!r}; its .rknn files are {', '.join(compiled) or 'none'}")
+        raise CheckpointError(f"there is no {file!r}", f"its .rknn files are {', '.join(compiled) or 'none'}")
     above = [str(folder) for folder in PurePosixPath(file).parents]
     prefixes = ["" if folder == "." else f"{folder}/" for folder in above]
     folder = next((prefix for prefix in prefixes if f"{prefix}config.json" in files), None)
@@ -190,23 +192,28 @@ def _complete(names: Sequence[str]) -> Sequence[str]:
     lacking = sorted(set(missing) - there)
     if lacking:
         shown = ", ".join(lacking[:5]) + (f" and {len(lacking) - 5} more" if len(lacking) > 5 else "")
-        raise CheckpointError(f"shards of the weights are missing: {shown}; download the model again")
+        raise CheckpointError(f"shards of the weights are missing: {shown}", "download the model again")
     return names
 
 
-def _nothing_known(files: Iterable[str], component: Component) -> str:
+def _nothing_known(files: Iterable[str], component: Component) -> CheckpointError:
     names = {PurePosixPath(file).name for file in files}
     others = [f"{meaning} ({name})" for name, meaning in _ELSEWHERE.items() if name in names]
     if component == "preprocessor":
-        return "there is no vocabulary: no vocab.txt, no tokenizer.json and no TF-Hub preprocessor"
+        return CheckpointError(
+            "there is no vocabulary: no vocab.txt, no tokenizer.json and no TF-Hub preprocessor"
+        )
     if others:
-        return (
-            f"the weights are in a form that is not read here: {', '.join(others)}; load the model once with "
-            "transformers and save_pretrained it, which writes model.safetensors"
+        return CheckpointError(
+            f"the weights are in a form that is not read here: {', '.join(others)}",
+            "load the model once with transformers and save_pretrained it, which writes model.safetensors",
         )
     if "config.json" in names:
-        return "there is a config.json but no weights beside it (model.safetensors); download the model again"
-    return (
-        "there is no model of a known form; known are config.json with model.safetensors or tf_model.h5, a "
-        "TF2 SavedModel, Google's bert_config.json with bert_model.ckpt.*, and RKNN artifacts"
+        return CheckpointError(
+            "there is a config.json but no weights beside it (model.safetensors)", "download the model again"
+        )
+    return CheckpointError(
+        "there is no model of a known form",
+        "known are config.json with model.safetensors or tf_model.h5, a TF2 SavedModel, Google's "
+        "bert_config.json with bert_model.ckpt.*, and RKNN artifacts",
     )

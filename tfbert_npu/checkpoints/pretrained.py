@@ -75,7 +75,7 @@ def build_encoder(
         encoder = cls(config, add_pooler=add_pooler, mlm=mlm, **kwargs)
         left_aside = check_state(state, rows_of(encoder), config)
     except CheckpointError as error:
-        raise CheckpointError(f"{origin}: {error}") from error
+        raise error.within(origin) from error
     warn_left_aside(origin, left_aside)
     encoder.build()
     assign(encoder, rows_of(encoder), state)

@@ -33,16 +33,16 @@ def read_pickles(directory: Path) -> dict[str, np.ndarray]:
         import torch
     except ImportError as error:
         raise CheckpointError(
-            f"{directory} holds its weights only as a Python pickle ({SINGLE}), which can run code; take a "
-            "revision with model.safetensors, or convert it once with transformers "
-            "(AutoModel.from_pretrained(...).save_pretrained(...)), or install PyTorch, whose weights_only "
-            "loader reads nothing but tensors"
+            f"{directory} holds its weights only as a Python pickle ({SINGLE}), which can run code",
+            "take a revision with model.safetensors, or convert it once with transformers "
+            "(AutoModel.from_pretrained(...).save_pretrained(...)), or install PyTorch, whose "
+            "weights_only loader reads nothing but tensors",
         ) from error
     if tuple(int(part) for part in torch.__version__.split(".")[:2]) < _SAFE_TORCH:
         raise CheckpointError(
             f"{directory} holds its weights only as a Python pickle, and PyTorch {torch.__version__} runs "
-            "code of such a file even under weights_only (CVE-2025-32434); install PyTorch 2.6 or newer, or "
-            "take a revision with model.safetensors"
+            "code of such a file even under weights_only (CVE-2025-32434)",
+            "install PyTorch 2.6 or newer, or take a revision with model.safetensors",
         )
     names = [SINGLE] if (directory / SINGLE).is_file() else _shards(directory / INDEX)
     tensors = {}
@@ -57,8 +57,8 @@ def read_pickles(directory: Path) -> dict[str, np.ndarray]:
         except _DAMAGE as error:
             # PyTorch's own message advises to switch the safe loader off.
             raise CheckpointError(
-                f"{path} is damaged or holds something else than tensors ({type(error).__name__}); do not "
-                "use it"
+                f"{path} is damaged or holds something else than tensors ({type(error).__name__})",
+                "do not use it",
             ) from error
     return tensors
 
@@ -75,11 +75,12 @@ def _check_sizes(path: Path) -> None:
         with zipfile.ZipFile(path) as archive:
             unpacked = sum(entry.file_size for entry in archive.infolist())
     except (zipfile.BadZipFile, ValueError, struct.error) as error:
-        raise CheckpointError(f"{path} is damaged ({error}); download it again") from error
+        raise CheckpointError(f"{path} is damaged ({error})", "download it again") from error
     if unpacked > path.stat().st_size:
         raise CheckpointError(
             f"{path} has {path.stat().st_size} bytes and would unpack to {unpacked}, which no file of "
-            "PyTorch's does; do not use it"
+            "PyTorch's does",
+            "do not use it",
         )
 
 
@@ -88,8 +89,8 @@ def _shards(index: Path) -> list[str]:
         weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
         names = sorted({str(name) for name in weight_map.values()})
     except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{index} is no index of PyTorch files; download it again") from error
+        raise CheckpointError(f"{index} is no index of PyTorch files", "download it again") from error
     for name in names:
         if PurePosixPath(name).name != name or "\\" in name:
-            raise CheckpointError(f"{index} names {name!r}, a file outside of its directory; do not use it")
+            raise CheckpointError(f"{index} names {name!r}, a file outside of its directory", "do not use it")
     return names

@@ -68,8 +68,8 @@ def read_form(folder: Path, form: Form) -> Checkpoint:
         return _read_tfhub(folder)
     if form == "npu":
         raise CheckpointError(
-            f"{folder} holds an artifact for a Rockchip NPU and no weights that Keras can load; load the "
-            "model it was made from"
+            f"{folder} holds an artifact for a Rockchip NPU and no weights that Keras can load",
+            "load the model it was made from",
         )
     config = BertConfig.from_json(folder / "config.json", source="huggingface")
     try:
@@ -79,7 +79,7 @@ def read_form(folder: Path, form: Form) -> Checkpoint:
             return Checkpoint(config, to_state(read_h5(folder), config))
         return Checkpoint(config, to_state(read_pickles(folder), config))
     except CheckpointError as error:
-        raise CheckpointError(f"{folder}: {error}") from error
+        raise error.within(folder) from error
 
 
 def _read_tfhub(folder: Path) -> Checkpoint:
@@ -88,7 +88,9 @@ def _read_tfhub(folder: Path) -> Checkpoint:
     kind = kind_of(model)
     if kind != "encoder":
         found = "a TF-Hub preprocessor" if kind == "preprocessor" else "a SavedModel of some other kind"
-        raise CheckpointError(f"{folder} is {found} and no BERT encoder; give the encoder that belongs to it")
+        raise CheckpointError(
+            f"{folder} is {found} and no BERT encoder", "give the encoder that belongs to it"
+        )
     return read_encoder(model)
 
 
@@ -107,7 +109,7 @@ def layout_in(files: Sequence[str], name: str, *, artifact_first: bool = False) 
             return Layout("huggingface", "", tuple(there))  # its reader says what it lacks
         if not files:
             raise FileNotFoundError(f"{name} is empty: {error}") from error
-        raise CheckpointError(f"{name}: {error}") from error
+        raise error.within(name) from error
 
 
 def _wanted_files(layout: Layout) -> list[str]:

@@ -54,11 +54,11 @@ def files_of_index(path: Path) -> dict[str, set[str]]:
         if not all(isinstance(file, str) for _, file in pairs):
             raise TypeError("a file has no name")
     except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} is no index of weight files; download it again") from error
+        raise CheckpointError(f"{path} is no index of weight files", "download it again") from error
     files: dict[str, set[str]] = {}
     for tensor, file in pairs:
         if PurePosixPath(file).name != file or "\\" in file:
-            raise CheckpointError(f"{path} names {file!r}, a file outside of its directory; do not use it")
+            raise CheckpointError(f"{path} names {file!r}, a file outside of its directory", "do not use it")
         files.setdefault(file, set()).add(tensor)
     return files
 
@@ -71,8 +71,8 @@ def _read_file(path: Path) -> dict[str, np.ndarray]:
             strange = sorted(set(dtypes.values()) - _KNOWN)
             if strange:
                 raise CheckpointError(
-                    f"{path} holds tensors of {', '.join(strange)}, which numpy cannot compute with; save "
-                    "the model in float32, float16 or bfloat16"
+                    f"{path} holds tensors of {', '.join(strange)}, which numpy cannot compute with",
+                    "save the model in float32, float16 or bfloat16",
                 )
             # numpy has no bfloat16 of its own, so those tensors are taken as raw bytes below.
             tensors = {name: file.get_tensor(name) for name, dtype in dtypes.items() if dtype != "BF16"}
@@ -82,7 +82,7 @@ def _read_file(path: Path) -> dict[str, np.ndarray]:
                     tensors[name] = _widen_bfloat16(info["data"]).reshape(info["shape"])
     except SafetensorError as error:
         raise CheckpointError(
-            f"{path} is truncated or no safetensors file ({error}); download it again"
+            f"{path} is truncated or no safetensors file ({error})", "download it again"
         ) from error
     if from_tf:
         tensors = from_tensorflow(tensors)

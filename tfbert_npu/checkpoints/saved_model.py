@@ -95,7 +95,7 @@ class SavedModel:
             raise CheckpointError(f"{self.directory / SAVED_MODEL} names an asset that it does not have")
         path = file_inside(self.directory / "assets", files[index].filename)
         if not path.is_file():
-            raise CheckpointError(f"{path} is missing; download the SavedModel again")
+            raise CheckpointError(f"{path} is missing", "download the SavedModel again")
         return path
 
     def variables(self) -> dict[str, np.ndarray]:
@@ -150,8 +150,8 @@ class SavedModel:
         if found:
             names = ", ".join(sorted(found))
             raise CheckpointError(
-                f"{self.directory} holds operations that run code or touch files on this machine ({names}); "
-                f"refuse it, or pass allow_ops={sorted(found)} if you know why it has them"
+                f"{self.directory} holds operations that run code or touch files on this machine ({names})",
+                f"refuse it, or pass allow_ops={sorted(found)} if you know why it has them",
             )
 
     def _tables_are_of_assets(self) -> bool:
@@ -206,14 +206,16 @@ def read_saved_model(directory: Path) -> SavedModel:
     if not path.is_file():
         raise FileNotFoundError(f"{directory} holds no {SAVED_MODEL}")
     if path.stat().st_size > _MAX_BYTES:
-        raise CheckpointError(f"{path} is larger than {_MAX_BYTES >> 20} MiB, far beyond any BERT; refuse it")
+        raise CheckpointError(
+            f"{path} is larger than {_MAX_BYTES >> 20} MiB, far beyond any BERT", "refuse it"
+        )
     message = saved_model_pb2.SavedModel()
     _parse(message, path.read_bytes(), path)
     with_objects = [graph for graph in message.meta_graphs if graph.object_graph_def.nodes]
     if not with_objects:
         raise CheckpointError(
-            f"{path} is no TF2 SavedModel: it has no object graph, as TF1's TF-Hub modules have none; take a "
-            "version of the model that was published for TensorFlow 2"
+            f"{path} is no TF2 SavedModel: it has no object graph, as TF1's TF-Hub modules have none",
+            "take a version of the model that was published for TensorFlow 2",
         )
     graph = with_objects[0]
     size = len(graph.object_graph_def.nodes)
@@ -229,7 +231,7 @@ def _parse(message: Any, content: bytes, path: Path) -> None:
     try:
         message.ParseFromString(content)
     except DecodeError as error:
-        raise CheckpointError(f"{path} is damaged ({error}); download it again") from error
+        raise CheckpointError(f"{path} is damaged ({error})", "download it again") from error
 
 
 def _walk_together(left: Any, right: Any) -> Iterator[tuple[Any, Any]]:

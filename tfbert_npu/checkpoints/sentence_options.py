@@ -108,23 +108,25 @@ def read_sentence_options(directory: Path) -> SentenceOptions:
         elif name != "Dropout":  # which does nothing outside of training
             raise CheckpointError(
                 f"{path} names the module {module.get('type')!r}, which is none of Transformer, Pooling, "
-                "Dense and Normalize; use sentence-transformers for this model"
+                "Dense and Normalize",
+                "use sentence-transformers for this model",
             )
     if not pooling:
-        raise CheckpointError(f"{path} names no Pooling; add one, or remove the file to take the mean")
+        raise CheckpointError(f"{path} names no Pooling", "add one, or remove the file to take the mean")
     sentence = _read(directory / "sentence_bert_config.json")
     whole = _read(directory / "config_sentence_transformers.json")
     prompts, default = whole.get("prompts") or {}, whole.get("default_prompt_name")
     if not isinstance(prompts, dict) or not isinstance(default, str | None):
         raise CheckpointError(
-            f"{directory / 'config_sentence_transformers.json'} holds prompts in no known form; "
-            "download it again"
+            f"{directory / 'config_sentence_transformers.json'} holds prompts in no known form",
+            "download it again",
         )
     prompts = {str(key): str(value) for key, value in prompts.items()}
     if default is not None and default not in prompts:
         raise CheckpointError(
             f"{directory / 'config_sentence_transformers.json'} has the default prompt {default!r}, but only "
-            f"the prompts {', '.join(prompts) or 'none'}; add it to prompts"
+            f"the prompts {', '.join(prompts) or 'none'}",
+            "add it to prompts",
         )
     return SentenceOptions(
         pooling=pooling,
@@ -144,7 +146,7 @@ def _count(values: dict[str, Any], name: str, directory: Path) -> int | None:
     """A positive integer, or None where there is none."""
     value = values.get(name)
     if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
-        raise CheckpointError(f"{directory} gives {name} as {value!r}, which is no count; correct the file")
+        raise CheckpointError(f"{directory} gives {name} as {value!r}, which is no count", "correct the file")
     return value
 
 
@@ -159,8 +161,8 @@ def check_width(options: SentenceOptions, hidden: int, origin: object) -> int:
         out, into = layer.weight.shape
         if into != width:
             raise CheckpointError(
-                f"a Dense layer of {origin} takes {into} numbers where the pooling gives {width}; the files "
-                "are of two models, so download them again"
+                f"a Dense layer of {origin} takes {into} numbers where the pooling gives {width}",
+                "the files are of two models, so download them again",
             )
         width = out
     return width
@@ -169,7 +171,7 @@ def check_width(options: SentenceOptions, hidden: int, origin: object) -> int:
 def _modules(path: Path) -> list[dict[str, Any]]:
     modules = _parse(path)
     if not isinstance(modules, list) or not all(isinstance(module, dict) for module in modules):
-        raise CheckpointError(f"{path} is no list of modules; download it again")
+        raise CheckpointError(f"{path} is no list of modules", "download it again")
     return modules
 
 
@@ -183,13 +185,13 @@ def _read_pooling(path: Path) -> tuple[tuple[PoolingMode, ...], bool]:
     unknown = [mode for mode in modes if mode not in MODES]
     if unknown or not modes:
         raise CheckpointError(
-            f"{path} asks for the pooling {', '.join(map(str, unknown)) or 'of nothing'}; known are "
-            f"{', '.join(MODES)}"
+            f"{path} asks for the pooling {', '.join(map(str, unknown)) or 'of nothing'}",
+            f"known are {', '.join(MODES)}",
         )
     if given is not None and flags and set(flags) != set(modes):
         raise CheckpointError(
-            f"{path} asks for {', '.join(modes)} in pooling_mode but for {', '.join(flags)} by its flags; "
-            "remove one of the two"
+            f"{path} asks for {', '.join(modes)} in pooling_mode but for {', '.join(flags)} by its flags",
+            "remove one of the two",
         )
     return modes, bool(values.get("include_prompt", True))
 
@@ -200,18 +202,18 @@ def _read_dense(directory: Path, name: str) -> Dense:
     activation = str(values.get("activation_function", "Tanh")).rpartition(".")[2]
     if activation not in ACTIVATIONS:
         raise CheckpointError(
-            f"{folder / 'config.json'} names the activation {activation!r}; known are "
-            f"{', '.join(ACTIVATIONS)}"
+            f"{folder / 'config.json'} names the activation {activation!r}",
+            f"known are {', '.join(ACTIVATIONS)}",
         )
     if not (folder / "model.safetensors").is_file():
         raise CheckpointError(
-            f"{folder} holds no model.safetensors; save the model again with sentence-transformers, which "
-            "writes it in place of a pickle"
+            f"{folder} holds no model.safetensors",
+            "save the model again with sentence-transformers, which writes it in place of a pickle",
         )
     tensors = read_tensors(folder)
     weight = tensors.get("linear.weight")
     if weight is None or weight.ndim != 2:
-        raise CheckpointError(f"{folder / 'model.safetensors'} holds no linear.weight; download it again")
+        raise CheckpointError(f"{folder / 'model.safetensors'} holds no linear.weight", "download it again")
     bias = tensors.get("linear.bias")
     return Dense(
         np.asarray(weight, np.float32), None if bias is None else np.asarray(bias, np.float32), activation
@@ -221,14 +223,14 @@ def _read_dense(directory: Path, name: str) -> Dense:
 def _file(directory: Path, folder: str, name: str) -> Path:
     path = file_inside(directory, f"{folder}/{name}" if folder else name)
     if not path.is_file():
-        raise CheckpointError(f"{path} is missing although modules.json names it; download it again")
+        raise CheckpointError(f"{path} is missing although modules.json names it", "download it again")
     return path
 
 
 def _read(path: Path) -> dict[str, Any]:
     values = _parse(path) if path.is_file() else {}
     if not isinstance(values, dict):
-        raise CheckpointError(f"{path} is no JSON object; download it again")
+        raise CheckpointError(f"{path} is no JSON object", "download it again")
     return values
 
 
@@ -236,4 +238,4 @@ def _parse(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8-sig"))
     except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} is no JSON file ({error}); download it again") from error
+        raise CheckpointError(f"{path} is no JSON file ({error})", "download it again") from error

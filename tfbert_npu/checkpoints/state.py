@@ -113,7 +113,7 @@ def check_state(
     if not_numbers:
         problems.append(f"not floating point: {', '.join(not_numbers)}")
     if problems:
-        raise CheckpointError(f"the checkpoint does not fit its configuration; {'; '.join(problems)}")
+        raise CheckpointError("the checkpoint does not fit its configuration", f"{'; '.join(problems)}")
     return [*strangers, *([f"{_MLM} (tie_word_embeddings=false)"] if is_untied(state) else [])]
 
 
@@ -150,7 +150,7 @@ def _prefixes(names: Iterable[str]) -> tuple[str, str]:
     known = [prefix for prefix in found if prefix in ("", *_PREFIXES)]
     if len(found) > 1 and not known:
         raise CheckpointError(
-            f"the checkpoint holds several encoders ({', '.join(found)}); save the one that you want alone"
+            f"the checkpoint holds several encoders ({', '.join(found)})", "save the one that you want alone"
         )
     prefix = (known or found or [""])[0]
     own = next((own for own in _PREFIXES if prefix.endswith(f".{own}")), None)
@@ -177,4 +177,4 @@ def _drop_tied(state: State) -> None:
     if bias is None or np.array_equal(bias, state.setdefault("cls.predictions.bias", bias)):
         return
     if not is_untied(state):
-        raise CheckpointError(f"{_DECODER_BIAS} differs from cls.predictions.bias; they must be the same")
+        raise CheckpointError(f"{_DECODER_BIAS} differs from cls.predictions.bias", "they must be the same")

@@ -50,7 +50,7 @@ def _read(path: Path) -> dict[str, np.ndarray]:
             elsewhere = any(item.external or item.is_virtual for item in found.values())
             if elsewhere or promised > path.stat().st_size:
                 raise CheckpointError(
-                    f"{path} holds fewer bytes than its tensors take; download it again, or do not use it"
+                    f"{path} holds fewer bytes than its tensors take", "download it again, or do not use it"
                 )
             # The group of a layer, the model's name, and the variable's own path.
             return {name.split("/", 2)[2]: item[()] for name, item in found.items() if name.count("/") > 1}
@@ -58,4 +58,4 @@ def _read(path: Path) -> dict[str, np.ndarray]:
         if isinstance(error, CheckpointError):
             raise
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        raise CheckpointError(f"{path} is damaged or no HDF5 file ({reason}); download it again") from error
+        raise CheckpointError(f"{path} is damaged or no HDF5 file ({reason})", "download it again") from error

@@ -82,7 +82,7 @@ def read_encoder(model: SavedModel) -> Checkpoint:
     unknown = sorted(name for name in tensors if not name.startswith("seed_generator"))
     if unknown:
         raise CheckpointError(
-            f"{model.directory} holds variables that BERT does not have ({', '.join(unknown[:6])}); {TRUST}"
+            f"{model.directory} holds variables that BERT does not have ({', '.join(unknown[:6])})", TRUST
         )
     return Checkpoint(
         config,
@@ -96,7 +96,7 @@ def _read_own_export(model: SavedModel) -> Checkpoint:
     """What `export_saved_model` wrote: the configuration is an asset, variables have our layers' names."""
     path = model.asset(CONFIG_ASSET)
     if path is None:
-        raise CheckpointError(f"{model.directory} has a {CONFIG_ASSET} that is no file; export it again")
+        raise CheckpointError(f"{model.directory} has a {CONFIG_ASSET} that is no file", "export it again")
     config = BertConfig.from_json(path, source="huggingface")
     tensors = model.variables()
     by_suffix = {_own_suffix(name): value for name, value in tensors.items()}
@@ -145,10 +145,10 @@ def read_preprocessor(model: SavedModel) -> PreprocessorSpec:
     ops = {node.op for node in model.ops()}
     if not any("WordpieceTokenize" in op or "FastBertNormalize" in op for op in ops):
         raise CheckpointError(
-            f"{model.directory} is a preprocessor without WordPiece (SentencePiece, as ALBERT's?); {TRUST}"
+            f"{model.directory} is a preprocessor without WordPiece (SentencePiece, as ALBERT's?)", TRUST
         )
     if not model.meta_graph.asset_file_def:
-        raise CheckpointError(f"{model.directory} has no vocabulary among its assets; {TRUST}")
+        raise CheckpointError(f"{model.directory} has no vocabulary among its assets", TRUST)
     return PreprocessorSpec(
         vocabulary=model.asset_file(0),
         lower_case="CaseFoldUTF8" in ops,
@@ -159,14 +159,14 @@ def read_preprocessor(model: SavedModel) -> PreprocessorSpec:
 def _read_own_preprocessor(model: SavedModel, name: str) -> PreprocessorSpec:
     path, vocabulary = model.asset(name), model.asset("vocab_file")
     if path is None or vocabulary is None:
-        raise CheckpointError(f"{model.directory} lacks its vocabulary or settings; export it again")
+        raise CheckpointError(f"{model.directory} lacks its vocabulary or settings", "export it again")
     try:
         settings = json.loads(path.read_text(encoding="utf-8"))
         return PreprocessorSpec(
             vocabulary, bool(settings["lower_case"]), int(settings["seq_length"]), dict(settings)
         )
     except (KeyError, TypeError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} holds no settings of a preprocessor; export it again") from error
+        raise CheckpointError(f"{path} holds no settings of a preprocessor", "export it again") from error
 
 
 def _seq_length(model: SavedModel) -> int:
@@ -188,7 +188,7 @@ def _seq_length(model: SavedModel) -> int:
         shape = outputs["input_word_ids"].tensor_spec_value.shape if "input_word_ids" in outputs else None
         if shape is not None and len(shape.dim) == 2 and shape.dim[1].size > 0:
             return shape.dim[1].size
-    raise CheckpointError(f"{model.directory} does not say its default seq_length; {TRUST}")
+    raise CheckpointError(f"{model.directory} does not say its default seq_length", TRUST)
 
 
 def _listed(value: Any) -> list[Any]:
@@ -219,12 +219,10 @@ def _config(model: SavedModel, tensors: dict[str, np.ndarray]) -> BertConfig:
     layers = layer_numbers(tensors)
     if "embedding_projection/kernel" in tensors:
         raise CheckpointError(
-            f"{model.directory} has embeddings narrower than its hidden states, which BERT has not; {TRUST}"
+            f"{model.directory} has embeddings narrower than its hidden states, which BERT has not", TRUST
         )
     if layers != set(range(len(layers))) or not layers:
-        raise CheckpointError(
-            f"{model.directory} is no BERT: its encoder layers are {sorted(layers)}; {TRUST}"
-        )
+        raise CheckpointError(f"{model.directory} is no BERT: its encoder layers are {sorted(layers)}", TRUST)
     needed = (
         "word_embeddings/embeddings",
         "position_embedding/embeddings",
@@ -234,11 +232,11 @@ def _config(model: SavedModel, tensors: dict[str, np.ndarray]) -> BertConfig:
     )
     missing = [name for name in needed if name not in tensors]
     if missing:
-        raise CheckpointError(f"{model.directory} is no BERT: it has no {', '.join(missing)}; {TRUST}")
+        raise CheckpointError(f"{model.directory} is no BERT: it has no {', '.join(missing)}", TRUST)
     words, positions, types, query, inner = (tensors[name] for name in needed)
     if {words.ndim, positions.ndim, types.ndim, inner.ndim} != {2} or query.ndim != 3:
         raise CheckpointError(
-            f"{model.directory}: the shapes of its variables are not those of a TF-Hub BERT; {TRUST}"
+            f"{model.directory}: the shapes of its variables are not those of a TF-Hub BERT", TRUST
         )
     graph = EncoderGraph(model)
     graph.check_form()

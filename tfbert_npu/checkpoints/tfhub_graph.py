@@ -29,7 +29,7 @@ class EncoderGraph:
             if (match := re.search(r"(?:^|/)(?:transformer|encoder)/(layer_\d+/.*)$", node.name))
         ]
         if not self._nodes:
-            raise CheckpointError(f"{model.directory} has no graph of an encoder with layers; {TRUST}")
+            raise CheckpointError(f"{model.directory} has no graph of an encoder with layers", TRUST)
 
     def _below(self, scope: str) -> Iterator[tuple[str, Any]]:
         for name, node in self._nodes:
@@ -41,13 +41,13 @@ class EncoderGraph:
         for name, node in self._nodes:
             if re.match(r"layer_\d+/strided_slice(_\d+)?$", name):
                 raise CheckpointError(
-                    f"{self._directory} gives only some positions of its last layer (output_range); {TRUST}"
+                    f"{self._directory} gives only some positions of its last layer (output_range)", TRUST
                 )
             if re.match(r"layer_\d+/self_attention/query/einsum/Einsum$", name) and any(
                 "self_attention_layer_norm" in source for source in node.input
             ):
                 raise CheckpointError(
-                    f"{self._directory} normalizes before attention, not after it (norm_first); {TRUST}"
+                    f"{self._directory} normalizes before attention, not after it (norm_first)", TRUST
                 )
 
     def activation(self) -> Activation:
@@ -60,12 +60,12 @@ class EncoderGraph:
         if "Erf" in ops or "Erfc" in ops:
             return "gelu"
         if "Gelu" in ops:
-            raise CheckpointError(f"{self._directory} has a fused GELU of unknown form; {TRUST}")
+            raise CheckpointError(f"{self._directory} has a fused GELU of unknown form", TRUST)
         for activation, needed in _ACTIVATION_OPS:
             if ops == needed:
                 return activation
         raise CheckpointError(
-            f"{self._directory} has an activation that is not known here ({', '.join(sorted(ops))}); {TRUST}"
+            f"{self._directory} has an activation that is not known here ({', '.join(sorted(ops))})", TRUST
         )
 
     def layer_norm_eps(self) -> float:
@@ -110,7 +110,7 @@ def _constant(node: Any) -> float:
     """A scalar of the graph; TensorFlow's own conversion would allocate whatever shape the file claims."""
     tensor = node.attr["value"].tensor
     if tensor.tensor_shape.dim or tensor.dtype != 1:  # DT_FLOAT
-        raise CheckpointError(f"the constant {node.name} of the graph is no float; export the model again")
+        raise CheckpointError(f"the constant {node.name} of the graph is no float", "export the model again")
     if len(tensor.tensor_content) == 4:
         return float(np.frombuffer(tensor.tensor_content, "<f4")[0])
     return float(tensor.float_val[0]) if tensor.float_val else 0.0

@@ -193,7 +193,7 @@ def _search(path: Path) -> dict[str, Any]:
 
 def _rows(path: Path) -> dict[str, list[dict[str, Any]]]:
     if not (path / "cost.json").is_file():
-        raise ArtifactError(f"{path} holds no cost.json; export it again")
+        raise ArtifactError(f"{path} holds no cost.json", "export it again")
     return _json(path / "cost.json")
 
 
@@ -201,7 +201,7 @@ def _json(file: Path) -> dict[str, Any]:
     try:
         content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ArtifactError(f"{file} is not JSON ({error}); export it again") from error
+        raise ArtifactError(f"{file} is not JSON ({error})", "export it again") from error
     return content
 
 

@@ -176,13 +176,13 @@ class Delegation:
         settings, encoder = self.settings, self._alive()
         if not is_artifact(settings.artifact_dir):
             raise ArtifactError(
-                f"{settings.artifact_dir}, on which {encoder.name} was delegated, is missing; copy it there, "
-                "call .delegate_to() with its new place, or .undelegate()"
+                f"{settings.artifact_dir}, on which {encoder.name} was delegated, is missing",
+                "copy it there, call .delegate_to() with its new place, or .undelegate()",
             )
         if settings.sha256 not in (None, artifact_sha256(settings.artifact_dir)):
             raise ArtifactError(
-                f"{settings.artifact_dir} is not the artifact with which {encoder.name} was saved; call "
-                ".delegate_to() with the one that you trust, or .undelegate()"
+                f"{settings.artifact_dir} is not the artifact with which {encoder.name} was saved",
+                "call .delegate_to() with the one that you trust, or .undelegate()",
             )
         artifact = Artifact.open(settings.artifact_dir, settings.runtime.file)
         with tf.init_scope():  # the first call may be one that is being traced
@@ -193,8 +193,8 @@ class Delegation:
         if not {"pooled_output", "sequence_output", "mlm_logits"} & set(model.output_names):
             model.close()
             raise ArtifactError(
-                f"{settings.artifact_dir} holds a {model.manifest.head} model, not an encoder; export the "
-                "encoder itself, `export_rknn(model.encoder, ...)`"
+                f"{settings.artifact_dir} holds a {model.manifest.head} model, not an encoder",
+                "export the encoder itself, `export_rknn(model.encoder, ...)`",
             )
         return model
 

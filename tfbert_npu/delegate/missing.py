@@ -47,23 +47,23 @@ class MissingOutput:
         self._missing = (name, directory, tuple(gives))
 
     def __repr__(self) -> str:
-        return f"<{self._explanation()}>"
+        return f"<{self._error()}>"
 
     def __getattr__(self, attribute: str) -> NoReturn:
         if attribute.startswith("__"):  # Python's own question, as when it copies; there is no such thing
             raise AttributeError(attribute)
-        raise MissingOutputError(self._explanation())
+        raise self._error()
 
-    def _explanation(self) -> str:
+    def _error(self) -> MissingOutputError:
         name, directory, gives = self.__dict__["_missing"]
-        return (
-            f"{name} is not in {directory}, which gives {', '.join(gives)}; leave it unused, or export with "
-            f"outputs={(*gives, name)}"
+        return MissingOutputError(
+            f"{name} is not in {directory}, which gives {', '.join(gives)}",
+            f"leave it unused, or export with outputs={(*gives, name)}",
         )
 
 
 def _refuse(self: MissingOutput, *arguments: Any, **options: Any) -> NoReturn:
-    raise MissingOutputError(self._explanation())
+    raise self._error()
 
 
 for _operator in _OPERATORS:

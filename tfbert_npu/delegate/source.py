@@ -29,20 +29,21 @@ def check_source(encoder: Any, artifact: Artifact, *, allow_other_weights: bool)
         theirs, ours = getattr(artifact.config, name), getattr(encoder.config, name)
         if theirs != ours:
             raise ArtifactError(
-                f"{directory} has {name}={theirs} and {encoder.name} has {ours}; export this encoder"
+                f"{directory} has {name}={theirs} and {encoder.name} has {ours}", "export this encoder"
             )
     if allow_other_weights:
         return
     if not source_sha256:
         raise ArtifactError(
             f"{directory} does not say which weights it was made from, as rk-transformers' directories do "
-            f"not; export {encoder.name} with export_rknn, or pass allow_other_weights=True to run the file's"
+            f"not",
+            f"export {encoder.name} with export_rknn, or pass allow_other_weights=True to run the file's",
         )
     if source_sha256 in _hashes(encoder):
         return
     raise ArtifactError(
-        f"{directory} was exported from other weights than {encoder.name} holds now; export it again, or "
-        "pass allow_other_weights=True to run those of the artifact"
+        f"{directory} was exported from other weights than {encoder.name} holds now",
+        "export it again, or pass allow_other_weights=True to run those of the artifact",
     )
 
 

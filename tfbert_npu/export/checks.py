@@ -133,8 +133,8 @@ def pass_gate(
         run.say("the gate failed; asking the vendor for its analysis")
         table = session.analyze(signature.ordered(rows.fed[0]), staging / "analysis")
         raise gate.GateError(
-            f"the compiled model is not the model: {'; '.join(wrong)}; "
-            f"the cosine of every operator is in {table}"
+            f"the compiled model is not the model: {'; '.join(wrong)}",
+            f"the cosine of every operator is in {table}",
         )
     return worst
 
@@ -152,8 +152,8 @@ def check_ranges(run: ExportRun, onnx_path: Path, signature: Signature) -> dict[
     name = max(ranges, key=lambda key: ranges[key])
     if not ranges[name] < FLOAT16_MAX:
         raise gate.GateError(
-            f"the activations of {name} reach {ranges[name]:.3g}, more than float16's {FLOAT16_MAX:.0f}; "
-            f"the model cannot run in fp16, see {onnx_path}"
+            f"the activations of {name} reach {ranges[name]:.3g}, more than float16's {FLOAT16_MAX:.0f}",
+            f"the model cannot run in fp16, see {onnx_path}",
         )
     if ranges[name] > FLOAT16_MAX / 4:
         run.warnings.append(
@@ -172,9 +172,9 @@ def check_header(path: Path, run: ExportRun, custom: str) -> None:
         # The vendor writes rk3568 for its twin rk3566.
         twins = {"rk3566", "rk3568"}
         if not {run.options.platform.target, *header.platforms} <= twins:
-            raise ArtifactError(f"{path.name} says that it is for {header.platforms}; please report this")
+            raise ArtifactError(f"{path.name} says that it is for {header.platforms}", "please report this")
     if header.custom_string != custom:
-        raise ArtifactError(f"{path.name} lost its custom string; please report this")
+        raise ArtifactError(f"{path.name} lost its custom string", "please report this")
 
 
 def check_targets(run: ExportRun, costs: Mapping[Shape, Cost]) -> None:
@@ -204,7 +204,7 @@ def check_targets(run: ExportRun, costs: Mapping[Shape, Cost]) -> None:
             f"the largest {largest.name} with {largest.kib} KiB"
         )
         if run.strict:
-            raise StrictError(f"{text}; leave out strict to accept that")
+            raise StrictError(f"{text}", "leave out strict to accept that")
         run.warnings.append(text)
         run.say(f"warning: {text}")
 
@@ -222,13 +222,15 @@ def staged_with_evidence(target: Path, *, overwrite: bool) -> Iterator[Path]:
         except (gate.GateError, WorkerError, StrictError, SearchError) as error:
             if isinstance(error, SearchError) and error.evidence:
                 (staging / SEARCH).write_text(json.dumps(error.evidence) + "\n", encoding="utf-8")
-                error.args = (f"{error}; what was measured is in {failed / SEARCH}",)
+                error.cause = f"{error.cause} (what was measured is in {failed / SEARCH})"
             shutil.rmtree(failed, ignore_errors=True)
             failed.mkdir(parents=True)
             for name in _KEPT:
                 if (staging / name).exists():
                     os.rename(staging / name, failed / name)
-            error.args = (str(error).replace(os.fspath(staging), os.fspath(failed)),)
+            here, there = os.fspath(staging), os.fspath(failed)
+            error.cause = error.cause.replace(here, there)
+            error.remedy = error.remedy and error.remedy.replace(here, there)
             if isinstance(error, WorkerError):
                 error.log = failed / LOG
             raise

@@ -156,5 +156,5 @@ def _check(path: Path, source: ExportSource, options: GraphOptions) -> dict[str,
     found = compare_onnx(path, source, specs, inputs, options)
     wrong = failures(found, least)
     if wrong:
-        raise GateError(f"the ONNX file is not the model: {'; '.join(wrong)}; please report this")
+        raise GateError(f"the ONNX file is not the model: {'; '.join(wrong)}", "please report this")
     return found

@@ -29,7 +29,7 @@ def draw_costs(rows: Mapping[str, Sequence[Mapping[str, Any]]], path: str | os.P
         shape = max(rows, key=lambda key: sum(row["cycles"] for row in rows[key]))
         by_measure = {name: _by_layer(rows[shape], name) for name in ("cycles", "kib")}
     except (KeyError, TypeError, ValueError) as error:
-        raise ArtifactError("cost.json is not what an export writes; export again") from error
+        raise ArtifactError("cost.json is not what an export writes", "export again") from error
     figure = Figure(figsize=(11, 7), layout="constrained")
     axes = figure.subplots(2, 1, sharex=True)
     for axis, (measure, table) in zip(axes, by_measure.items(), strict=True):
@@ -77,7 +77,7 @@ def draw_search(found: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
             left.plot([trial["cost"] for trial in trials], worst, style, label=label, markersize=size)
         table = _gains(found["screened"])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ArtifactError("that is not what a search writes; export again") from error
+        raise ArtifactError("that is not what a search writes", "export again") from error
     left.set(xlabel="cycles, of float16's", ylabel="1 - cosine of the worst text", yscale="log")
     left.grid(visible=True, alpha=0.3)
     left.legend(fontsize="small")

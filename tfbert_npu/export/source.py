@@ -142,7 +142,7 @@ def check_numbers(state: Mapping[str, np.ndarray]) -> None:
         if not largest <= FLOAT16_MAX:
             what = "NaN or infinity" if not np.isfinite(largest) else f"{largest:.3g}, more than float16 can"
             raise CheckpointError(
-                f"the weights cannot be exported: {name} holds {what}; train the model again"
+                f"the weights cannot be exported: {name} holds {what}", "train the model again"
             )
 
 

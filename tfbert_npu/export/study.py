@@ -161,8 +161,8 @@ class Study:
         found = self._quality(self._session)
         if not found.cosine >= MIN_COSINE["fp16"]:
             raise SearchError(
-                f"the model's cosine in float16 is only {found.cosine:.5f}, and int8 cannot do better; "
-                'export it with precision="fp16" and see why its gate fails'
+                f"the model's cosine in float16 is only {found.cosine:.5f}, and int8 cannot do better",
+                'export it with precision="fp16" and see why its gate fails',
             )
 
     def _quality(self, session: VendorSession) -> Quality:

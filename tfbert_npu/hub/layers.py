@@ -76,7 +76,8 @@ def from_saved_model(folder: Path, component: Component, trust: bool, allow_ops:
     if not trust:
         raise CheckpointError(
             f"{folder} is a SavedModel that is neither a BERT encoder nor its preprocessor, so it cannot be "
-            "rebuilt; if you trust its source, pass trust_saved_model=True to run its own graph"
+            "rebuilt",
+            "if you trust its source, pass trust_saved_model=True to run its own graph",
         )
     return TrustedSavedModel(folder, allow_ops)
 
@@ -92,7 +93,7 @@ def _own_preprocessor(vocabulary: Path, settings: Mapping[str, Any]) -> Any:
         return BertPreprocessor.from_config({**settings, "vocabulary": text})
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(
-            f"{vocabulary.parent} holds settings that are not a preprocessor's ({error!r}); export it again"
+            f"{vocabulary.parent} holds settings that are not a preprocessor's ({error!r})", "export it again"
         ) from error
 
 
@@ -141,7 +142,7 @@ def _build_model(checkpoint: Checkpoint, folder: Path, head: HeadSpec | None = N
     config, state = checkpoint.config, checkpoint.state
     head = head or head_in(state)
     if head is None:
-        raise CheckpointError(f"{folder} holds an encoder without a head; pull it as component='encoder'")
+        raise CheckpointError(f"{folder} holds an encoder without a head", "pull it as component='encoder'")
     return build_head(class_of(head), config, state, folder)
 
 
@@ -153,7 +154,8 @@ def _named_head(folder: Path) -> HeadSpec:
         architecture = named[0] if isinstance(named, list) and named else None
         known = [f"Bert{head.suffix}" for head in heads() if head != ENCODER]
         raise CheckpointError(
-            f"{folder / 'config.json'} names the architecture {architecture!r}; known are "
-            f"{', '.join(known)}, so call from_pretrained of the class you want, or pull its encoder"
+            f"{folder / 'config.json'} names the architecture {architecture!r}",
+            f"known are {', '.join(known)}, so call from_pretrained of the class you want, or "
+            "pull its encoder",
         )
     return head

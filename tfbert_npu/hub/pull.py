@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, get_args
 
 from tfbert_npu.checkpoints.layout import Component, Layout, find_layout, layout_of_file
@@ -97,7 +96,11 @@ def pull_from_hub(
     folder = directory / layout.folder
     if layout.form == "npu":
         if component not in ("auto", "model"):
-            raise CheckpointError(_npu_message(folder))
+            raise CheckpointError(
+                f"{folder} holds an artifact for a Rockchip NPU and no weights that Keras can load",
+                "run it with load_npu(directory), or load the model it was made from and call "
+                ".delegate_to(directory)",
+            )
         return load_npu(folder, file=file and file.removeprefix(layout.folder))
     require("tensorflow", "tf")
     from tfbert_npu.hub import layers  # TensorFlow, which a board with an artifact does without
@@ -117,11 +120,4 @@ def _layout(
     try:
         return find_layout(files, component) if file is None else layout_of_file(files, file)
     except CheckpointError as error:
-        raise CheckpointError(f"{os.fspath(repo_id)}: {error}") from error
-
-
-def _npu_message(folder: Path) -> str:
-    return (
-        f"{folder} holds an artifact for a Rockchip NPU and no weights that Keras can load; run it with "
-        "load_npu(directory), or load the model it was made from and call .delegate_to(directory)"
-    )
+        raise error.within(os.fspath(repo_id)) from error

@@ -53,7 +53,7 @@ class TrustedSavedModel(keras.layers.Layer):
         self._sha256 = hashlib.sha256((self.directory / SAVED_MODEL).read_bytes()).hexdigest()
         if sha256 not in (None, self._sha256):
             raise CheckpointError(
-                f"{self.directory} holds another SavedModel than this layer was made from; pull it again"
+                f"{self.directory} holds another SavedModel than this layer was made from", "pull it again"
             )
         model.refuse_dangerous_ops(self.allow_ops)
         self._takes_training = "training" in _arguments(model)
@@ -106,9 +106,9 @@ class TrustedSavedModel(keras.layers.Layer):
         allowed = _ALLOWED.get().get(directory.resolve())
         if allowed is None:
             raise CheckpointError(
-                f"the file asks for the foreign SavedModel {directory}, whose graph would run; if you trust "
-                "it, load the file inside of `with tfbert_npu.hub.trusted.allow_trusted("
-                f"{os.fspath(directory)!r}):`"
+                f"the file asks for the foreign SavedModel {directory}, whose graph would run",
+                "if you trust it, load the file inside of `with "
+                f"tfbert_npu.hub.trusted.allow_trusted({os.fspath(directory)!r}):`",
             )
         # Keras' own method would wrap what the constructor raises.
         return cls(**config, allow_ops=allowed)
@@ -159,7 +159,7 @@ def _load(directory: Path) -> Any:
         return tf.saved_model.load(os.fspath(directory))
     except (tf.errors.OpError, OSError, RuntimeError, ValueError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:300]
-        raise CheckpointError(f"{directory} cannot be loaded ({reason}); download it again") from error
+        raise CheckpointError(f"{directory} cannot be loaded ({reason})", "download it again") from error
 
 
 def _arguments(model: SavedModel) -> set[str]:

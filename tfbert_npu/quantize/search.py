@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from tfbert_npu.errors import TfbertNpuError
 from tfbert_npu.quantize.measure import Quality
 from tfbert_npu.quantize.recipe import Operator, Recipe
 
@@ -19,15 +20,17 @@ _PARTS = 4
 """A search for the best quality within a cost measures that many counts of products up to the most."""
 
 
-class SearchError(ValueError):
+class SearchError(TfbertNpuError, ValueError):
     """No recipe reaches what was demanded; the message says what the best one reaches.
 
     Attributes:
         evidence: What was measured until then, as plain JSON.
     """
 
-    def __init__(self, message: str, evidence: Mapping[str, Any] | None = None) -> None:
-        super().__init__(message)
+    def __init__(
+        self, cause: str, remedy: str | None = None, evidence: Mapping[str, Any] | None = None
+    ) -> None:
+        super().__init__(cause, remedy)
         self.evidence = dict(evidence or {})
 
 
@@ -113,14 +116,15 @@ def search(study: Measures, *, min_cosine: float | None = None, max_cost: float 
     measured: dict[int, Trial] = {}
     screened: list[Trial] = []
 
-    def failed(message: str) -> SearchError:
-        return SearchError(message, evidence(frontier_of(measured.values()), screened))
+    def failed(cause: str, remedy: str) -> SearchError:
+        return SearchError(cause, remedy, evidence(frontier_of(measured.values()), screened))
 
     bare = measured[0] = study.measure(())
     if max_cost is not None and bare.cost > max_cost:
         raise failed(
             f"max_cost {max_cost:g} cannot be met: with every product in int8 it is {bare.cost:.3f} of "
-            "float16's cycles; allow more, or take fewer side_neurons"
+            "float16's cycles",
+            "allow more, or take fewer side_neurons",
         )
     if min_cosine is not None and bare.quality.cosine >= min_cosine:
         return Found(bare, (bare,), ())
@@ -143,7 +147,8 @@ def search(study: Measures, *, min_cosine: float | None = None, max_cost: float 
             within = "" if max_cost is None else f" within max_cost {max_cost:g}"
             raise failed(
                 f"min_cosine {min_cosine:g} cannot be met{within}: the worst text's cosine is at best "
-                f"{best.quality.cosine:.5f}; demand less or use fp16"
+                f"{best.quality.cosine:.5f}",
+                "demand less or use fp16",
             )
         low, high = 0, most
         while high - low > 1:

@@ -86,7 +86,7 @@ class SimulatorBackend:
             try:
                 values: Sequence[np.ndarray] = session.infer(ordered(self.inputs, inputs, shape))
             except WorkerError as error:
-                raise BackendError(f"the simulator failed: {error}; load the artifact again") from error
+                raise BackendError(f"the simulator failed: {error}", "load the artifact again") from error
         arrays = [np.ascontiguousarray(value, np.float32) for value in values]
         return named(self.outputs, arrays, shape, "the simulator")
 
@@ -108,8 +108,8 @@ def quantization_of(artifact: Artifact, file: ModelFile) -> Document:
     name = document_name(file.path)
     if name not in {support.path for support in artifact.manifest.support}:
         raise BackendError(
-            f"the simulator cannot compile {file.path} again: {artifact.directory} holds no {name}; export "
-            "it again with this version, or use backend='onnx'"
+            f"the simulator cannot compile {file.path} again: {artifact.directory} holds no {name}",
+            "export it again with this version, or use backend='onnx'",
         )
     artifact.manifest.check_files(artifact.directory, [name])
     document: Document = json.loads((artifact.directory / name).read_text(encoding="utf-8"))

@@ -153,8 +153,8 @@ def predict(
     """
     if platform.target != "rk3588":
         raise NoTimingsError(
-            f"no operator timings of an {platform.name} are published, so its time cannot be predicted; "
-            "measure it with tfbert-npu profile on the board"
+            f"no operator timings of an {platform.name} are published, so its time cannot be predicted",
+            "measure it with tfbert-npu profile on the board",
         )
     model = model or fitted()
     factor = model["boards"][board]

@@ -73,14 +73,14 @@ def named(
         raise BackendError(f"{who} failed to compute and gave no outputs")
     if len(values) != len(specs):
         raise BackendError(
-            f"{who} gave {len(values)} outputs instead of {len(specs)}; export the model again"
+            f"{who} gave {len(values)} outputs instead of {len(specs)}", "export the model again"
         )
     outputs = {}
     for spec, value in zip(specs, values, strict=True):
         if value.shape != spec.at(shape) or value.dtype != np.float32:
             raise BackendError(
-                f"{who} gave {spec.name} as {value.dtype} {value.shape} instead of float32 "
-                f"{spec.at(shape)}; export the model again"
+                f"{who} gave {spec.name} as {value.dtype} {value.shape} instead of float32 {spec.at(shape)}",
+                "export the model again",
             )
         outputs[spec.name] = value
     return outputs

@@ -88,6 +88,6 @@ def check_finite(results: Sequence[Arrays], calls: Sequence[tuple[tuple[int, int
         for name, value in result.items():
             if not np.isfinite(value[:rows]).all():
                 raise BackendError(
-                    f"{name} holds NaN or infinity at {shape[0]}x{shape[1]}; compare the "
-                    "artifact with `tfbert-npu doctor` and export it again"
+                    f"{name} holds NaN or infinity at {shape[0]}x{shape[1]}",
+                    "compare the artifact with `tfbert-npu doctor` and export it again",
                 )

@@ -36,7 +36,7 @@ class Contexts(Generic[Context]):
         if context is not None:
             return context
         if not self._by_shape:
-            raise BackendError(f"the {self._what} is closed; load the artifact again")
+            raise BackendError(f"the {self._what} is closed", "load the artifact again")
         batch, length = shape
         raise BackendError(f"{batch}x{length} is none of the compiled shapes {tuple(self._by_shape)}")
 

@@ -179,8 +179,7 @@ def _artifact(
 
 
 def _damaged(error: ArtifactError) -> Finding:
-    what, _, remedy = str(error).rpartition("; ")
-    return Finding("error", what, remedy)
+    return Finding("error", error.cause, error.remedy or "")
 
 
 def _fit(described: dict[str, Any], facts: dict[str, Any], memory: int, cores: int) -> Iterator[Finding]:

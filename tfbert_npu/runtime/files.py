@@ -79,18 +79,18 @@ class VerifiedFile:
         try:
             self._descriptor = os.open(self.name, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError as error:
-            raise ArtifactError(f"{self.name} is missing; copy or export the directory again") from error
+            raise ArtifactError(f"{self.name} is missing", "copy or export the directory again") from error
         try:
             size = os.fstat(self._descriptor).st_size
             if size != model.size:
                 refuse_pointer(self.name)
                 raise ArtifactError(
-                    f"{self.name} has {size} bytes, not the {model.size} of the manifest; "
-                    "copy or export it again"
+                    f"{self.name} has {size} bytes, not the {model.size} of the manifest",
+                    "copy or export it again",
                 )
             if sha256_of(self._path) != model.sha256:
                 raise ArtifactError(
-                    f"{self.name} is not the file that was exported (SHA-256); copy or export it again"
+                    f"{self.name} is not the file that was exported (SHA-256)", "copy or export it again"
                 )
             self._state = self._identity()
             if model.kind == "rknn":
@@ -108,7 +108,7 @@ class VerifiedFile:
         """
         if self._identity() != self._state:
             raise ArtifactError(
-                f"{self.name} was changed while it was in use; copy or export it again and load it again"
+                f"{self.name} was changed while it was in use", "copy or export it again and load it again"
             )
         return self._path
 
@@ -134,11 +134,12 @@ class VerifiedFile:
         if self.model.platform is not None and not runs_on(self.model.platform, header.platforms):
             raise ArtifactError(
                 f"{self.name} is for {', '.join(header.platforms)} and its manifest says "
-                f"{self.model.platform}; export it again"
+                f"{self.model.platform}",
+                "export it again",
             )
         names = [rk_transformers.our_name(spec.name) for spec in header.inputs]
         if names != [spec.name for spec in self.model.inputs]:
-            raise ArtifactError(f"{self.name} takes other inputs than its manifest says; export it again")
+            raise ArtifactError(f"{self.name} takes other inputs than its manifest says", "export it again")
 
 
 def read_manifest(directory: Path, file: str | None = None) -> Manifest:

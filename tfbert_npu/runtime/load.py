@@ -151,11 +151,12 @@ def open_model(
             if entry is None:
                 raise ArtifactError(
                     f"{artifact.directory} holds no ONNX file of ours, without which it runs on a board only "
-                    "(backend='rknn'); export the model with export_rknn to run it here"
+                    "(backend='rknn')",
+                    "export the model with export_rknn to run it here",
                 )
             files.append(VerifiedFile(artifact.directory, entry))
         if not files:
-            raise ArtifactError(f"{artifact.directory} holds no .rknn file; export it again")
+            raise ArtifactError(f"{artifact.directory} holds no .rknn file", "export it again")
         shapes: Sequence[Shape] = ()
         if name != "onnx":
             shapes = [shape for file in artifact.manifest.rknn_files for shape in file.shapes]
@@ -215,8 +216,8 @@ def _pool_maker(
             platform = soc.board_platform()
             if platform is None:
                 raise BackendError(
-                    "this is no board with a known Rockchip NPU (see `tfbert-npu doctor`); use "
-                    "backend='onnx' or 'simulator'"
+                    "this is no board with a known Rockchip NPU (see `tfbert-npu doctor`)",
+                    "use backend='onnx' or 'simulator'",
                 )
             for file in files:
                 rknn.check_platform(file, platform)

@@ -32,6 +32,6 @@ def check_memory(manifest: Manifest, contexts: int) -> None:
     free = soc.available_memory()
     if free is not None and needed > free:
         raise BackendError(
-            f"{contexts} contexts need about {needed // _MIB} MiB and {free // _MIB} MiB are free; use fewer "
-            "cores or end other programs"
+            f"{contexts} contexts need about {needed // _MIB} MiB and {free // _MIB} MiB are free",
+            "use fewer cores or end other programs",
         )

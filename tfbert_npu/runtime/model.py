@@ -142,7 +142,7 @@ class NpuModel:
             for name, value in inputs.items()
         }
         if not self._finalizer.alive:
-            raise BackendError("the model is closed; load the artifact again")
+            raise BackendError("the model is closed", "load the artifact again")
         if self._fallback is None:
             return self._compute(inputs)
         if self._failover.should_try():
@@ -276,7 +276,7 @@ class NpuModel:
         """The pool, made again after its making or all of its contexts failed."""
         with self._revive:
             if not self._finalizer.alive:
-                raise BackendError("the model is closed; load the artifact again")
+                raise BackendError("the model is closed", "load the artifact again")
             pool = self._held.pool
             if pool is None or pool.gone:
                 pool = self._held.pool = self._make_pool()

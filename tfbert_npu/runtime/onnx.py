@@ -47,7 +47,7 @@ class OnnxBackend:
                 file.path(), options, providers=["CPUExecutionProvider"]
             )
         except self._errors as error:
-            raise ArtifactError(f"onnxruntime cannot read {file.name}: {error}; export it again") from error
+            raise ArtifactError(f"onnxruntime cannot read {file.name}: {error}", "export it again") from error
         self._names = [spec.name for spec in self.outputs]
         self._lock = threading.Lock()
         self._closed = False
@@ -59,11 +59,11 @@ class OnnxBackend:
         feed = {spec.name: array for spec, array in zip(self.inputs, arrays, strict=True)}
         with self._lock:
             if self._closed:
-                raise BackendError("the ONNX session is closed; load the artifact again")
+                raise BackendError("the ONNX session is closed", "load the artifact again")
             try:
                 values = self._session.run(self._names, feed)
             except self._errors as error:
-                raise BackendError(f"onnxruntime failed: {error}; export the model again") from error
+                raise BackendError(f"onnxruntime failed: {error}", "export the model again") from error
         return named(self.outputs, values, shape, "onnxruntime")
 
     def close(self) -> None:

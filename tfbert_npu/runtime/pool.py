@@ -133,8 +133,8 @@ class Pool:
             if not worker.ready.wait(max(deadline - time.monotonic(), 0)):
                 self.close()
                 raise BackendTimeoutError(
-                    f"a context was not ready after {start_timeout:g} s; "
-                    "`tfbert-npu doctor` looks at the driver"
+                    f"a context was not ready after {start_timeout:g} s",
+                    "`tfbert-npu doctor` looks at the driver",
                 )
         failed = [worker for worker in workers if worker.failure is not None]
         for worker in failed:
@@ -164,13 +164,13 @@ class Pool:
         """
         if os.getpid() != self._process:
             raise BackendError(
-                "the model was loaded before this process was forked; load it in the process that uses it"
+                "the model was loaded before this process was forked", "load it in the process that uses it"
             )
         if self._closed:
-            raise BackendError("the model is closed; load the artifact again")
+            raise BackendError("the model is closed", "load the artifact again")
         if not self._working:
             raise BackendError(
-                "no context is left after failures; load the artifact again"
+                "no context is left after failures", "load the artifact again"
             ) from self._last_failure
         calls = [Call(batch) for batch in batches]
         for call in calls:
@@ -290,8 +290,8 @@ class Pool:
             if call.started is None or worker is None:
                 call.cancelled = True
                 raise BackendTimeoutError(
-                    f"no context was free within {self._lend_timeout:g} s; load the model on more cores, "
-                    "send fewer requests at a time, or raise lend_timeout"
+                    f"no context was free within {self._lend_timeout:g} s",
+                    "load the model on more cores, send fewer requests at a time, or raise lend_timeout",
                 )
             again = call.attempts < _ATTEMPTS and not self._closed
             if again:
@@ -309,7 +309,8 @@ class Pool:
         if not again:
             raise BackendTimeoutError(
                 f"a call took longer than {self._timeout:g} s on {call.attempts} contexts, which were given "
-                "up; raise timeout, or see `tfbert-npu doctor`"
+                "up",
+                "raise timeout, or see `tfbert-npu doctor`",
             )
 
     def _drain(self) -> None:
@@ -327,10 +328,10 @@ class Pool:
 
     def _gone(self) -> BackendError:
         if self._closed:
-            return BackendError("the model was closed before this call began; load the artifact again")
+            return BackendError("the model was closed before this call began", "load the artifact again")
         if isinstance(self._last_failure, FailedCallError):
             return self._last_failure
-        error = BackendError(f"no context is left: {self._last_failure}; load the artifact again")
+        error = BackendError(f"no context is left: {self._last_failure}", "load the artifact again")
         error.__cause__ = self._last_failure
         return error
 

@@ -73,9 +73,9 @@ def profile(artifact: Artifact, calls: int = 30) -> Measurement:
     """
     platform = soc.board_platform()
     if platform is None:
-        raise BackendError("there is no Rockchip NPU here to measure; run tfbert-npu profile on the board")
+        raise BackendError("there is no Rockchip NPU here to measure", "run tfbert-npu profile on the board")
     if not artifact.manifest.rknn_files:
-        raise BackendError(f"{artifact.directory} holds no .rknn file; profile what export rknn wrote")
+        raise BackendError(f"{artifact.directory} holds no .rknn file", "profile what export rknn wrote")
     measured: list[Calls] = []
     tables: dict[Shape, str] = {}
     for model in artifact.manifest.rknn_files:
@@ -167,8 +167,8 @@ class _Timed:
         took = time.perf_counter() - began
         if values is None or equal(values, self._last):
             raise FailedCallError(
-                f"the NPU did not compute {shape[0]}x{shape[1]} on {self.cores}{vendor_log().last()}; "
-                "`tfbert-npu doctor` looks at the driver"
+                f"the NPU did not compute {shape[0]}x{shape[1]} on {self.cores}{vendor_log().last()}",
+                "`tfbert-npu doctor` looks at the driver",
             )
         self._last = values
         return took

@@ -126,7 +126,8 @@ class RknnBackend:
         core = "the NPU" if self._core is None else f"core {self._core} of the NPU"
         return FailedCallError(
             f"{core} did not compute {shape[0]}x{shape[1]} and left the last call's outputs"
-            f"{vendor_log().last()}; `tfbert-npu doctor` looks at the driver"
+            f"{vendor_log().last()}",
+            "`tfbert-npu doctor` looks at the driver",
         )
 
     def close(self) -> None:
@@ -169,8 +170,8 @@ def vendor_class() -> Any:
         return importlib.import_module("rknnlite.api").RKNNLite
     except ImportError as error:
         raise BackendError(
-            f"rknn-toolkit-lite2 cannot be used ({error}); on an aarch64 board install it with: "
-            "pip install rknn-toolkit-lite2"
+            f"rknn-toolkit-lite2 cannot be used ({error})",
+            "on an aarch64 board install it with: pip install rknn-toolkit-lite2",
         ) from error
 
 
@@ -196,8 +197,8 @@ def check_platform(file: VerifiedFile, platform: Platform) -> None:
     target = file.model.platform
     if target is not None and not runs_on(platform.target, (target,)):
         raise ArtifactError(
-            f"{file.name} is for {target} and this board is {platform.name}; "
-            f"export it with target_platform={platform.name!r}"
+            f"{file.name} is for {target} and this board is {platform.name}",
+            f"export it with target_platform={platform.name!r}",
         )
 
 
@@ -227,8 +228,8 @@ def open_context(vendor: Any, file: VerifiedFile, mask: int, *, collects: bool =
         code = context.init_runtime(core_mask=mask)
         if code != 0:
             raise BackendError(
-                f"init_runtime returned {code} for {file.name} (compiled by toolkit {wanted}){log.last()}; "
-                "`tfbert-npu doctor` looks at the driver and librknnrt"
+                f"init_runtime returned {code} for {file.name} (compiled by toolkit {wanted}){log.last()}",
+                "`tfbert-npu doctor` looks at the driver and librknnrt",
             )
         _check_version(file, _api_version(context.get_sdk_version()))
         if collects:
@@ -267,6 +268,6 @@ def _check_version(file: VerifiedFile, runtime: str | None) -> None:
     # The vendor promises that a runtime reads what an older toolkit of the same major version wrote.
     if soc.version_tuple(runtime) < soc.version_tuple(wanted):
         raise BackendError(
-            f"{file.name} was compiled by toolkit {wanted} and this board's librknnrt is {runtime}; install "
-            f"librknnrt.so {wanted} or newer in /usr/lib"
+            f"{file.name} was compiled by toolkit {wanted} and this board's librknnrt is {runtime}",
+            f"install librknnrt.so {wanted} or newer in /usr/lib",
         )

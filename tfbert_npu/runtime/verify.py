@@ -98,8 +98,8 @@ def verify(artifact: Artifact, options: Options) -> Verification:
     reference = Reference.read(artifact.directory)
     if reference.source_sha256 != artifact.manifest.source_sha256:
         raise ArtifactError(
-            f"the reference in {artifact.directory} is of other weights than its manifest; copy or "
-            "export the directory again"
+            f"the reference in {artifact.directory} is of other weights than its manifest",
+            "copy or export the directory again",
         )
     with open_model(artifact, options) as model:
         found = _Run(model, reference)
@@ -116,7 +116,7 @@ class _Run:
         self.names = [spec.name for spec in model.outputs if spec.name in reference.outputs]
         if not self.names:
             raise ArtifactError(
-                f"the reference in {model.directory} has none of the model's outputs; export it again"
+                f"the reference in {model.directory} has none of the model's outputs", "export it again"
             )
         self.verdicts: list[Verdict] = []
         self.failed: dict[Shape, str] = {}

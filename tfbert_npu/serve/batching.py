@@ -117,10 +117,11 @@ class Batcher:
         items = [_Waiting(text, _length(text), how) for text in texts]
         with self._changed:
             if self._stopping:
-                raise StoppingError("the service is stopping; ask another instance")
+                raise StoppingError("the service is stopping", "ask another instance")
             if len(self._waiting) + len(items) > self._queue_size:
                 raise QueueFullError(
-                    f"{len(self._waiting)} texts wait already, of {self._queue_size} at most; ask again later"
+                    f"{len(self._waiting)} texts wait already, of {self._queue_size} at most",
+                    "ask again later",
                 )
             self._waiting.extend(items)
             self._changed.notify(len(items))

@@ -60,12 +60,13 @@ def read_conll(
         if len(columns) != layout.width:
             raise DataError(
                 f"{path} line {number}: {len(columns)} columns where the first word's line has "
-                f"{layout.width}; correct that line"
+                f"{layout.width}",
+                "correct that line",
             )
         words.append(columns[layout.word])
         tags.append(columns[layout.tag].strip(_BLANK))
         if not words[-1] or not tags[-1]:
-            raise DataError(f"{path} line {number}: the word or its label is empty; correct that line")
+            raise DataError(f"{path} line {number}: the word or its label is empty", "correct that line")
     if words:
         yield TaggedExample(tuple(words), tuple(tags))
 
@@ -81,8 +82,8 @@ class _Layout:
         self.width = len(rows[0])
         if self.width < 2:
             raise DataError(
-                f"{path} line {number}: expected a word and its label, got {lines[0][:60]!r}; separate them "
-                "by a tab or a space"
+                f"{path} line {number}: expected a word and its label, got {lines[0][:60]!r}",
+                "separate them by a tab or a space",
             )
         for index in (word, tag):
             if index is not None and not -self.width <= index < self.width:
@@ -94,8 +95,8 @@ class _Layout:
         self.tag = (2 if two else -1) if tag is None else tag
         if word is None and tag is None and _are_labels(whole, 0) and not _are_labels(whole, -1):
             raise DataError(
-                f"{path} line {number}: the first column looks like labels and the last one does not; say "
-                "which is which with --word-column and --tag-column, counted from 0"
+                f"{path} line {number}: the first column looks like labels and the last one does not",
+                "say which is which with --word-column and --tag-column, counted from 0",
             )
 
     def split(self, line: str) -> list[str]:

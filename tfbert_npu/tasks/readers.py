@@ -55,7 +55,7 @@ def read_rows(
         yield from _read_csv(path, columns, delimiter)
     else:
         known = ", ".join([".csv", ".tsv", *_JSON_LINES, ".parquet"])
-        raise DataError(f"{path} ends with none of {known}; rename it to say its format")
+        raise DataError(f"{path} ends with none of {known}", "rename it to say its format")
 
 
 def _read_csv(
@@ -78,7 +78,7 @@ def _read_csv(
             yield rows.line_num, row
     except csv.Error as error:
         raise DataError(
-            f"{path} line {rows.reader.line_num}: {error}; correct the quotes there or before"
+            f"{path} line {rows.reader.line_num}: {error}", "correct the quotes there or before"
         ) from error
 
 
@@ -126,8 +126,8 @@ def _check_columns(where: Any, columns: Sequence[str], found: Any) -> None:
     missing = [name for name in columns if name not in found]
     if missing:
         raise DataError(
-            f"{where} has no column {', '.join(map(repr, missing))}; "
-            f"it has {', '.join(map(repr, found)) or 'none'}"
+            f"{where} has no column {', '.join(map(repr, missing))}",
+            f"it has {', '.join(map(repr, found)) or 'none'}",
         )
 
 
@@ -181,7 +181,7 @@ def _label(value: Any, kind: str, where: str) -> str | tuple[str, ...] | float:
         return tuple(_name(name, where) for name in names)
     label = _name(value, where) if value is not None else ""
     if not label:
-        raise DataError(f"{where} is empty; every row needs a label")
+        raise DataError(f"{where} is empty", "every row needs a label")
     return label
 
 

@@ -79,7 +79,7 @@ def check_reranker(model: TaskModel) -> None:
     check_command(model, "rerank")
     if model.config.num_labels != 1:
         raise TaskError(
-            f"{model.name} has {model.config.num_labels} labels, and a cross-encoder has one; use classify"
+            f"{model.name} has {model.config.num_labels} labels, and a cross-encoder has one", "use classify"
         )
 
 

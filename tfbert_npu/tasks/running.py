@@ -47,7 +47,7 @@ def labels_of(model: Any, labels: Sequence[str] | None) -> tuple[str, ...]:
         return tuple(labels)
     config = getattr(model, "config", None)
     if config is None:
-        raise TaskError("the model carries no label names; pass labels=")
+        raise TaskError("the model carries no label names", "pass labels=")
     return tuple(config.id2label or ("LABEL_0", "LABEL_1"))
 
 
@@ -59,8 +59,8 @@ def check_labels(scores: int, names: Sequence[str]) -> None:
     """
     if scores != len(names):
         raise TaskError(
-            f"the model scores {scores} labels but {len(names)} are named; pass labels=, or name them in "
-            "id2label of its config.json"
+            f"the model scores {scores} labels but {len(names)} are named",
+            "pass labels=, or name them in id2label of its config.json",
         )
 
 
@@ -117,7 +117,8 @@ def scores_of(outputs: Arrays, *names: str) -> np.ndarray:
         if name in outputs:
             return outputs[name]
     raise TaskError(
-        f"the model gives {', '.join(outputs)} and no {names[0]}; take a model, or export one, that gives it"
+        f"the model gives {', '.join(outputs)} and no {names[0]}",
+        "take a model, or export one, that gives it",
     )
 
 

@@ -140,8 +140,8 @@ class SentenceEncoder:
         if needed is None and READY in given:
             return
         raise TaskError(
-            f"the model gives {', '.join(given)} and no {needed or 'sequence_output'}; export it with that "
-            f"output{', or choose another --pooling' if needed else ''}"
+            f"the model gives {', '.join(given)} and no {needed or 'sequence_output'}",
+            f"export it with that output{', or choose another --pooling' if needed else ''}",
         )
 
     def encode(

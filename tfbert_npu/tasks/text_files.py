@@ -31,9 +31,9 @@ def read_text_lines(path: Path) -> Iterator[tuple[int, str]]:
             for number, line in enumerate(file, 1):
                 yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
     except UnicodeDecodeError as error:
-        raise DataError(f"{path} line {number} is not UTF-8 ({error.reason}); convert the file") from error
+        raise DataError(f"{path} line {number} is not UTF-8 ({error.reason})", "convert the file") from error
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise DataError(f"{path} is a damaged gzip file ({error}); write it again") from error
+        raise DataError(f"{path} is a damaged gzip file ({error})", "write it again") from error
 
 
 def parse_json(text: str, where: str) -> Any:
@@ -49,7 +49,7 @@ def parse_json(text: str, where: str) -> Any:
             f"{where} is not JSON ({error.msg} at line {error.lineno}, column {error.colno})"
         ) from error
     except (RecursionError, ValueError) as error:
-        raise DataError(f"{where} cannot be read as JSON ({error}); correct it") from error
+        raise DataError(f"{where} cannot be read as JSON ({error})", "correct it") from error
 
 
 def as_text(value: Any, where: str, *, numbers: bool = True) -> str:

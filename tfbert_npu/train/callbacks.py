@@ -109,8 +109,8 @@ class StopOnNaN(keras.callbacks.Callback):
             culprit = next(self.batches.epoch(epoch, step - 1))
             np.savez_compressed(file, allow_pickle=False, **_named_arrays(culprit))
         raise DivergedError(
-            f"the loss is not finite at step {step} of epoch {epoch + 1}; its batch is in {path}: "
-            "look at its labels, or train with a lower learning rate"
+            f"the loss is not finite at step {step} of epoch {epoch + 1}",
+            f"its batch is in {path}: look at its labels, or train with a lower learning rate",
         )
 
 

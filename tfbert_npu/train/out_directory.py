@@ -37,7 +37,7 @@ def check_out(out: Path, overwrite: bool) -> None:
     if not out.exists():
         return
     if not out.is_dir():
-        raise OutDirectoryError(f"{out} is no directory; give another name")
+        raise OutDirectoryError(f"{out} is no directory", "give another name")
     if overwrite:
         for name in (FILE, SPLIT, LOSSES, PICTURE, "history.json", "results.json"):
             (out / name).unlink(missing_ok=True)
@@ -48,8 +48,8 @@ def check_out(out: Path, overwrite: bool) -> None:
     found = sorted(path.name for path in out.iterdir() if path.name not in (LOCK, SPLIT))
     if found:
         raise OutDirectoryError(
-            f"{out} holds {', '.join(found[:3])}{', ...' if len(found) > 3 else ''} already; give another "
-            "directory, or --overwrite to replace it"
+            f"{out} holds {', '.join(found[:3])}{', ...' if len(found) > 3 else ''} already",
+            "give another directory, or --overwrite to replace it",
         )
 
 
@@ -72,7 +72,7 @@ def locked(out: Path) -> Iterator[None]:
             other = json.loads(text).get("host", host)
         if other != host:
             raise OutDirectoryError(
-                f"{path} says that a training on {other} writes to {out}; if it has ended, remove that file"
+                f"{path} says that a training on {other} writes to {out}", "if it has ended, remove that file"
             )
         os.ftruncate(handle, 0)
         os.pwrite(handle, json.dumps({"host": host, "pid": os.getpid()}).encode(), 0)
@@ -96,8 +96,8 @@ def _open_locked(path: Path) -> int:
             holder = os.pread(handle, 1000, 0).decode("utf-8", "replace")
             os.close(handle)
             raise OutDirectoryError(
-                f"another training writes to {path.parent} ({holder or 'it has just begun'}); wait for its "
-                "end, or give another directory"
+                f"another training writes to {path.parent} ({holder or 'it has just begun'})",
+                "wait for its end, or give another directory",
             ) from error
         # The holder before us may have removed the file between our opening and our locking it.
         with suppress(FileNotFoundError):

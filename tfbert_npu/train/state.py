@@ -72,23 +72,23 @@ def load_state(path: Path, model: Any, origin: Origin) -> dict[str, Any]:
         progress, saved = json.loads(metadata["progress"]), json.loads(metadata["origin"])
     except (SafetensorError, KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
         raise CheckpointError(
-            f"{path} is damaged ({error}); train again from the beginning with --overwrite"
+            f"{path} is damaged ({error})", "train again from the beginning with --overwrite"
         ) from error
     if checksum != _checksum(arrays, metadata):
         raise CheckpointError(
-            f"{path} is damaged (its checksum is another); train again from the beginning with --overwrite"
+            f"{path} is damaged (its checksum is another)", "train again from the beginning with --overwrite"
         )
     differing = [_difference(name, saved, json.loads(json.dumps(origin))) for name in {**saved, **origin}]
     if any(differing):
         raise CheckpointError(
-            f"{path} belongs to a training with other {', '.join(filter(None, differing))}; go on with the "
-            "same data, model and options, or train again from the beginning with --overwrite"
+            f"{path} belongs to a training with other {', '.join(filter(None, differing))}",
+            "go on with the same data, model and options, or train again from the beginning with --overwrite",
         )
     shapes = {name: tuple(array.shape) for name, array in arrays.items()}
     if shapes != {name: tuple(variable.shape) for name, variable in variables.items()}:
         raise CheckpointError(
-            f"{path} belongs to another model or optimizer; go on with the same settings, or train again "
-            "from the beginning with --overwrite"
+            f"{path} belongs to another model or optimizer",
+            "go on with the same settings, or train again from the beginning with --overwrite",
         )
     for name, variable in variables.items():
         variable.assign(arrays[name])

@@ -83,18 +83,19 @@ def find_toolchain(python: str | os.PathLike[str] | None = None, version: str | 
         found = probe(interpreter(Path(given).expanduser()))
         if version is not None and found.version != version:
             raise ToolchainError(
-                f"{given} has rknn-toolkit2 {found.version}, not {version}; "
-                f"run `tfbert-npu toolchain install --version {version}`"
+                f"{given} has rknn-toolkit2 {found.version}, not {version}",
+                f"run `tfbert-npu toolchain install --version {version}`",
             )
         return found
     for candidate in (version,) if version else SUPPORTED_VERSIONS:
         directory = toolchain_directory(candidate)
         if read_marker(directory).get("version") == candidate:
             return probe(interpreter(directory))
+    wanted = f" --version {version}" if version else ""
     raise ToolchainError(
-        "there is no toolchain: run `tfbert-npu toolchain install"
-        + (f" --version {version}" if version else "")
-        + f"`, or name a Python that has rknn-toolkit2 by --python or {VARIABLE}"
+        "there is no toolchain",
+        f"run `tfbert-npu toolchain install{wanted}`, or name a Python that has rknn-toolkit2 by --python or "
+        f"{VARIABLE}",
     )
 
 
@@ -116,7 +117,7 @@ def interpreter(path: Path) -> Path:
     if path.is_dir():
         path = path / "bin" / "python"
     if not path.exists():
-        raise ToolchainError(f"{path} does not exist; run `tfbert-npu toolchain install`")
+        raise ToolchainError(f"{path} does not exist", "run `tfbert-npu toolchain install`")
     return path.absolute()  # not resolved: the link's place is what makes it a virtual environment
 
 
@@ -137,7 +138,7 @@ def probe(python: Path) -> Toolchain:
     except (OSError, subprocess.TimeoutExpired, json.JSONDecodeError) as error:
         raise ToolchainError(f"{python} is no working Python interpreter: {error}") from error
     if facts["toolkit"] is None:
-        raise ToolchainError(f"{python} has no rknn-toolkit2; run `tfbert-npu toolchain install`")
+        raise ToolchainError(f"{python} has no rknn-toolkit2", "run `tfbert-npu toolchain install`")
     return Toolchain(
         python=python,
         version=facts["toolkit"],

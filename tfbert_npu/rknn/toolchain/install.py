@@ -66,12 +66,12 @@ def install_toolchain(
             say(f"{target} is complete")
             return probe(interpreter(target))
         if target.exists() and not _is_ours(target):
-            raise ToolchainError(f"{target} exists and is no toolchain; give another --dir or remove it")
+            raise ToolchainError(f"{target} exists and is no toolchain", "give another --dir or remove it")
         base = os.fspath(base_python) if base_python is not None else sys.executable
         _check_machine(base)
         if shutil.disk_usage(_existing_parent(target)).free < (3 if with_torch else 1) * 2**30:
             raise ToolchainError(
-                f"less than {3 if with_torch else 1} GiB is free at {target}; give another --dir"
+                f"less than {3 if with_torch else 1} GiB is free at {target}", "give another --dir"
             )
         _build(target, base, version, with_torch, say)
         (target / MARKER).write_text(json.dumps({"fingerprint": wanted, "version": version}) + "\n")
@@ -128,7 +128,8 @@ def _check_machine(base: str) -> None:
     if sys.platform != "linux" or platform.machine() not in _MACHINES:
         raise ToolchainError(
             f"rknn-toolkit2 runs on Linux on {' or '.join(_MACHINES)}, not on {sys.platform} "
-            f"{platform.machine()}; export on such a machine"
+            f"{platform.machine()}",
+            "export on such a machine",
         )
     try:
         said = subprocess.run(
@@ -142,8 +143,8 @@ def _check_machine(base: str) -> None:
         raise ToolchainError(f"{base} is no working Python interpreter: {error}") from error
     if not _PYTHONS[0] <= (int(said[0]), int(said[1])) <= _PYTHONS[1]:
         raise ToolchainError(
-            f"{base} is Python {'.'.join(said)}, and rknn-toolkit2 has wheels for 3.10 to 3.12; "
-            "name another one with --base-python"
+            f"{base} is Python {'.'.join(said)}, and rknn-toolkit2 has wheels for 3.10 to 3.12",
+            "name another one with --base-python",
         )
 
 
@@ -161,7 +162,7 @@ def _lock(target: Path) -> Iterator[None]:
         stream = open(target.parent / f".{target.name}.lock", "w")  # noqa: SIM115 - closed below
     except OSError as error:
         raise ToolchainError(
-            f"{target.parent} cannot be written ({error.strerror}); give another --dir"
+            f"{target.parent} cannot be written ({error.strerror})", "give another --dir"
         ) from error
     with stream:
         fcntl.flock(stream, fcntl.LOCK_EX)
