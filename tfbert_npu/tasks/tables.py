@@ -42,7 +42,7 @@ def read_table(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[s
             dataset = require("datasets", "data").load_from_disk(str(path))
             if not hasattr(dataset, "features"):
                 splits = ", ".join(str(path / name) for name in dataset)
-                raise DataError(f"{path} holds several splits; give one of {splits}")
+                raise DataError(f"{path} holds several splits", f"give one of {splits}")
             schema = dataset.features.arrow_schema
             chosen = dataset.select_columns([name for name in columns if name in dataset.features])
             batches = chosen.with_format("arrow").iter(_ROWS)
@@ -53,8 +53,8 @@ def read_table(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[s
         missing = [name for name in columns if name not in schema.names]
         if missing:
             raise DataError(
-                f"{path} has no column {', '.join(map(repr, missing))}; "
-                f"it has {', '.join(map(repr, schema.names))}"
+                f"{path} has no column {', '.join(map(repr, missing))}",
+                f"it has {', '.join(map(repr, schema.names))}",
             )
         names = _class_names(schema)
         rows = (row for batch in batches for row in batch.to_pylist())
@@ -67,12 +67,12 @@ def read_table(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[s
         if not path.is_dir():
             raise
         raise DataError(
-            f"{path} is no directory that Dataset.save_to_disk wrote; give a file or such a directory"
+            f"{path} is no directory that Dataset.save_to_disk wrote", "give a file or such a directory"
         ) from error
     except (arrow.ArrowException, ValueError, KeyError, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise  # the system's own says what it is
-        raise DataError(f"{path} is damaged ({str(error).splitlines()[0]}); write it again") from error
+        raise DataError(f"{path} is damaged ({str(error).splitlines()[0]})", "write it again") from error
 
 
 def read_tagged_table(path: Path) -> Iterator[TaggedExample]:
@@ -88,7 +88,7 @@ def read_tagged_table(path: Path) -> Iterator[TaggedExample]:
             for name in ("tokens", "ner_tags")
         )
         if len(words) != len(tags):
-            raise DataError(f"{where} has {len(words)} words but {len(tags)} tags; correct that row")
+            raise DataError(f"{where} has {len(words)} words but {len(tags)} tags", "correct that row")
         yield TaggedExample(words, tags)
 
 
@@ -114,5 +114,5 @@ def _named(value: Any, names: list[str] | None, where: str) -> Any:
     if isinstance(value, list):
         return [_named(one, names, where) for one in value]
     if not 0 <= value < len(names):
-        raise DataError(f"{where} has the class {value}, but there are {len(names)}; it may be unlabeled")
+        raise DataError(f"{where} has the class {value}, but there are {len(names)}", "it may be unlabeled")
     return names[value]
