@@ -87,9 +87,10 @@ def test_one_version() -> None:
 
 def test_ci_runs_the_commands_of_the_readme() -> None:
     commands = re.findall(r"```bash\n(.*?)\n```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
-    *_, newest, oldest = (ROOT / ".ci" / "run").read_text(encoding="utf-8").strip().splitlines()
-    assert newest in commands
-    assert oldest in commands
+    lines = (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
+    made = [line for line in lines if "pip install" in line]
+    assert len(made) == 2
+    assert set(made) <= set(commands)
 
 
 def test_the_oldest_versions_are_the_floors_of_the_ranges() -> None:
