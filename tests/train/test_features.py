@@ -20,7 +20,7 @@ from tfbert_npu.train.features import (
     tagged_features,
     text_feature,
 )
-from tfbert_npu.train.tasks import make_task
+from tfbert_npu.train.kinds import make_task
 
 TOKENIZER = tiny_bert.tokenizer()
 IDS = TOKENIZER.vocabulary.ids

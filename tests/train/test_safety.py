@@ -28,13 +28,13 @@ from tfbert_npu.train.batches import Batches, BatchOptions
 from tfbert_npu.train.data_options import DataOptions
 from tfbert_npu.train.features import Feature
 from tfbert_npu.train.fine_tuning import fine_tune
+from tfbert_npu.train.kinds import make_task
 from tfbert_npu.train.loop import train
 from tfbert_npu.train.options import TrainOptions
 from tfbert_npu.train.out_directory import LOCK, OutDirectoryError, check_out, locked
 from tfbert_npu.train.split import divide, held_out_rows
 from tfbert_npu.train.starting_point import freeze
 from tfbert_npu.train.state import FILE
-from tfbert_npu.train.tasks import make_task
 
 OPTIONS = TrainOptions(epochs=2, learning_rate=1e-3)
 BATCHING = BatchOptions(batch_size=4, seq_length=16)

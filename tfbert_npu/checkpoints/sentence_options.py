@@ -10,6 +10,8 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
+from tfbert_npu._failed_writes import make_directory
+from tfbert_npu._files import replacing
 from tfbert_npu.checkpoints.safetensors_files import read_tensors
 from tfbert_npu.errors import CheckpointError
 from tfbert_npu.paths import file_inside
@@ -140,6 +142,47 @@ def read_sentence_options(directory: Path) -> SentenceOptions:
         truncate_dim=_count(whole, "truncate_dim", directory),
         stated=True,
     )
+
+
+def write_sentence_options(directory: Path, options: SentenceOptions, hidden: int) -> None:
+    """Write the files that `read_sentence_options` and sentence-transformers read beside an encoder's own.
+
+    Args:
+        directory: The model's.
+        options: Without Dense layers, which are files of their own.
+        hidden: Length of a hidden state.
+    """
+    pooling: dict[str, Any] = {
+        "word_embedding_dimension": hidden,
+        "include_prompt": options.include_prompt,
+    }
+    flags = {flag: mode in options.pooling for flag, mode in _OLD_FLAGS.items()}
+    if tuple(mode for flag, mode in _OLD_FLAGS.items() if flags[flag]) == options.pooling:
+        pooling.update(flags)  # which every version reads
+    else:
+        pooling["pooling_mode"] = list(options.pooling)
+    named = (("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Normalize", "Normalize"))
+    modules = [
+        {"idx": index, "name": str(index), "path": path, "type": f"sentence_transformers.models.{name}"}
+        for index, (path, name) in enumerate(named[: 3 if options.normalize else 2])
+    ]
+    files: dict[str, Any] = {
+        "1_Pooling/config.json": pooling,
+        "sentence_bert_config.json": {
+            "max_seq_length": options.max_seq_length,
+            "do_lower_case": options.lower_case,
+        },
+        "config_sentence_transformers.json": {
+            "prompts": dict(options.prompts),
+            "default_prompt_name": options.default_prompt_name,
+            "truncate_dim": options.truncate_dim,
+        },
+        "modules.json": modules,
+    }
+    for name, values in files.items():
+        make_directory((directory / name).parent)
+        with replacing(directory / name) as temporary:
+            temporary.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
 
 
 def _count(values: dict[str, Any], name: str, directory: Path) -> int | None:

@@ -35,8 +35,8 @@ _TEXT = ("next_sentence", "short_seq_prob", "mask_rate", "whole_words")
     required=True,
     type=click.Path(path_type=Path),
     help="CSV, TSV, JSON lines, Parquet or a directory of Hugging Face datasets; ner: CoNLL as well; qa: "
-    "SQuAD JSON; choice: also COPA's XML; mlm: plain text, a sentence per line, an empty line between "
-    "documents.",
+    "SQuAD JSON; choice: also COPA's XML; similarity: columns text_a, text_b and perhaps score, or anchor, "
+    "positive and perhaps negative; mlm: plain text, a sentence per line, an empty line between documents.",
 )
 @click.option("--dev", "dev_file", type=click.Path(path_type=Path), help="Held-out data.")
 @click.option(
@@ -128,6 +128,12 @@ _TEXT = ("next_sentence", "short_seq_prob", "mask_rate", "whole_words")
     default="",
     callback=lambda context, option, value: tuple(name.strip() for name in value.split(",") if name.strip()),
     help="Parts not to train, separated by commas: embeddings, layer_0, ..., pooler, encoder.",
+)
+@click.option(
+    "--dimensions",
+    default="",
+    callback=lambda context, option, value: lengths(value),
+    help="similarity: lengths to which vectors may be cut (Matryoshka), such as 384,128,64.",
 )
 @click.option(
     "--precision",
@@ -250,6 +256,18 @@ def train(
     else:
         click.echo(f"the best model is in {out}: {_shown(result.best)}")
         click.echo(result.chosen)
+
+
+def lengths(value: str) -> tuple[int, ...]:
+    """Numbers between commas.
+
+    Raises:
+        click.BadParameter: One is none.
+    """
+    try:
+        return tuple(int(one) for one in value.split(",") if one.strip())
+    except ValueError as error:
+        raise click.BadParameter(f"{value!r} must be lengths between commas, such as 384,128") from error
 
 
 def read_labels(path: Path) -> tuple[str, ...]:

@@ -214,8 +214,13 @@ def score(
         metrics = multi_label_metrics(*matrices)
     else:
         metrics = class_metrics(expected, found)  # type: ignore[arg-type]
+    return Evaluation(metrics, main, interval_of(units), tuple(predictions))
+
+
+def interval_of(units: np.ndarray) -> tuple[float, float]:
+    """The 95 % bootstrap interval of a metric of the sums of [N, K]; with two, of the second by the first."""
     (sums,) = _resampled(units)
-    return Evaluation(metrics, main, _interval(_main_metric(sums)), tuple(predictions))
+    return _interval(_main_metric(sums))
 
 
 def difference(

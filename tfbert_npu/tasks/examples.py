@@ -15,6 +15,14 @@ class TextExample:
 
 
 @dataclass(frozen=True)
+class SimilarExample:
+    """Two texts that belong together, with a third that does not; or two and the cosine they should have."""
+
+    texts: tuple[str, ...]
+    score: float | None = None
+
+
+@dataclass(frozen=True)
 class ChoiceExample:
     """A text and what may go with it. `label`: index of the right choice."""
 
@@ -46,4 +54,4 @@ class QuestionExample:
     group: str = ""
 
 
-Example = TextExample | ChoiceExample | TaggedExample | QuestionExample
+Example = TextExample | SimilarExample | ChoiceExample | TaggedExample | QuestionExample

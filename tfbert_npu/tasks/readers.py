@@ -16,7 +16,7 @@ from xml.etree import ElementTree
 
 from tfbert_npu.tasks.examples import ChoiceExample, QuestionExample, TextExample
 from tfbert_npu.tasks.tables import is_table, read_table
-from tfbert_npu.tasks.text_files import DataError, as_text, parse_json, read_text_lines, refuse
+from tfbert_npu.tasks.text_files import DataError, as_text, check_columns, parse_json, read_text_lines, refuse
 
 _DELIMITERS = (",", ";", "\t", "|")
 _JSON_LINES = (".jsonl", ".ndjson")
@@ -69,7 +69,7 @@ def _read_csv(
     # Without "strict" a stray quote would swallow the lines after it in silence.
     rows = csv.DictReader(lines, delimiter=delimiter, strict=True)
     try:
-        _check_columns(path, columns, rows.fieldnames or ())
+        check_columns(path, columns, rows.fieldnames or ())
         for row in rows:
             if None in row or None in row.values():
                 raise _another_width(
@@ -95,12 +95,12 @@ def _read_tsv(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[st
         fields = line.rstrip("\r\n").split("\t")
         if not names:
             names = fields if line.strip("\r\n") else []
-            _check_columns(path, columns, names)
+            check_columns(path, columns, names)
         elif fields != [""]:
             if len(fields) != len(names):
                 raise _another_width(path, number, names, "\t", "; put a space in place of a")
             yield number, dict(zip(names, fields, strict=True))
-    _check_columns(path, columns, names)
+    check_columns(path, columns, names)
 
 
 def _another_width(path: Path, line: int, names: Sequence[str], delimiter: str, remedy: str) -> DataError:
@@ -118,17 +118,8 @@ def _read_json_lines(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, 
         row = parse_json(line, where)
         if not isinstance(row, dict):
             raise DataError(f"{where} must be a JSON object, not a {type(row).__name__}")
-        _check_columns(where, columns, row)
+        check_columns(where, columns, row)
         yield number, row
-
-
-def _check_columns(where: Any, columns: Sequence[str], found: Any) -> None:
-    missing = [name for name in columns if name not in found]
-    if missing:
-        raise DataError(
-            f"{where} has no column {', '.join(map(repr, missing))}",
-            f"it has {', '.join(map(repr, found)) or 'none'}",
-        )
 
 
 def read_texts(

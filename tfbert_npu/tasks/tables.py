@@ -9,7 +9,7 @@ from typing import Any
 
 from tfbert_npu.errors import require
 from tfbert_npu.tasks.examples import TaggedExample
-from tfbert_npu.tasks.text_files import DataError, as_text
+from tfbert_npu.tasks.text_files import DataError, as_text, check_columns
 
 _ROWS = 1000
 
@@ -50,12 +50,7 @@ def read_table(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[s
             file = parquet.ParquetFile(path)
             schema = file.schema_arrow
             batches = file.iter_batches(_ROWS, columns=[name for name in columns if name in schema.names])
-        missing = [name for name in columns if name not in schema.names]
-        if missing:
-            raise DataError(
-                f"{path} has no column {', '.join(map(repr, missing))}",
-                f"it has {', '.join(map(repr, schema.names))}",
-            )
+        check_columns(path, columns, schema.names)
         names = _class_names(schema)
         rows = (row for batch in batches for row in batch.to_pylist())
         for number, row in enumerate(rows, 1):

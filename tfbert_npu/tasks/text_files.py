@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import zlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -14,6 +14,24 @@ from tfbert_npu.errors import TfbertNpuError
 
 class DataError(TfbertNpuError, ValueError):
     """A data file is damaged, or not of the form that the task reads."""
+
+
+class MissingColumnError(DataError):
+    """A file lacks a column that was asked for."""
+
+
+def check_columns(where: Any, columns: Iterable[str], found: Collection[str]) -> None:
+    """Make sure that all columns are there.
+
+    Raises:
+        MissingColumnError: One is not.
+    """
+    missing = [name for name in columns if name not in found]
+    if missing:
+        raise MissingColumnError(
+            f"{where} has no column {', '.join(map(repr, missing))}",
+            f"it has {', '.join(map(repr, found)) or 'none'}",
+        )
 
 
 def read_text_lines(path: Path) -> Iterator[tuple[int, str]]:

@@ -8,7 +8,7 @@ from itertools import islice
 from typing import Any, Literal
 
 from tfbert_npu.preprocess import BertTokenizer
-from tfbert_npu.tasks.examples import ChoiceExample, TextExample
+from tfbert_npu.tasks.examples import ChoiceExample, SimilarExample, TextExample
 
 Choosable = Literal["batch_size", "epochs", "learning_rate"]
 
@@ -65,6 +65,9 @@ def cut_texts(lengths: Sequence[int], seq_length: int) -> list[str]:
 
 
 def _lengths(tokenizer: BertTokenizer, example: Any) -> Iterable[int]:
+    if isinstance(example, SimilarExample):
+        yield from (len(tokenizer.encode(text)) + 2 for text in example.texts)
+        return
     if isinstance(example, TextExample):
         pairs: Collection[str | None] = (example.pair,)
     elif isinstance(example, ChoiceExample):

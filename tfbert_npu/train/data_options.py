@@ -8,7 +8,7 @@ from typing import Literal, get_args
 
 from tfbert_npu.tasks.schemes import SchemeName
 
-TaskName = Literal["classify", "pair", "regression", "choice", "ner", "qa"]
+TaskName = Literal["classify", "pair", "regression", "choice", "ner", "qa", "similarity"]
 ClassWeights = Literal["none", "balanced"]
 
 

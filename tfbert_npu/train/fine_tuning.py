@@ -22,6 +22,7 @@ from tfbert_npu.train.batches import Batches, BatchOptions, balanced_weights
 from tfbert_npu.train.data_options import DataOptions, TaskName
 from tfbert_npu.train.data_report import show_data
 from tfbert_npu.train.distribution import strategy_scope
+from tfbert_npu.train.kinds import make_task
 from tfbert_npu.train.loop import train
 from tfbert_npu.train.lora import add_lora, merge_lora
 from tfbert_npu.train.options import Strategy, TrainOptions
@@ -29,7 +30,7 @@ from tfbert_npu.train.out_directory import SPLIT, check_out
 from tfbert_npu.train.outcome import FineTuned, finish, how_chosen
 from tfbert_npu.train.parts import check_known, read_parts
 from tfbert_npu.train.starting_point import freeze, head_of, origin_of_weights, tokenizer_of
-from tfbert_npu.train.tasks import Task, make_task
+from tfbert_npu.train.tasks import Task
 
 
 def fine_tune(
@@ -82,16 +83,22 @@ def fine_tune(
     scope, replicas = strategy_scope(strategy)
     tokenizer = tokenizer_of(model, new=new, revision=revision)
     task = make_task(task_name, data, tokenizer, batching.seq_length)
+    task.begin(model, new=new, revision=revision)
     parts = read_parts(task, data)
     labels = task.set_labels(parts.labels)
     for path, examples in ((data.dev, parts.dev), (data.test, parts.test)):
         check_known(task, path or data.train, examples)
     with scope:
-        kwargs: dict[str, Any] = {} if labels is None else {"labels": labels}
-        if task.problem_type is not None:
-            kwargs["problem_type"] = task.problem_type
+        kwargs = task.head_arguments(options)
         head = head_of(
-            task.head, model, tokenizer, new=new, revision=revision, dtype=options.precision, **kwargs
+            task.head,
+            model,
+            tokenizer,
+            new=new,
+            revision=revision,
+            dtype=options.precision,
+            **kwargs,
+            **({} if labels is None else {"labels": labels}),
         )
         if head.config.max_position_embeddings < batching.seq_length:
             raise ValueError(
@@ -114,6 +121,7 @@ def fine_tune(
     }
     batching = replace(batching, batch_size=chosen.pop("batch_size", batching.batch_size))
     options = replace(options, **chosen)
+    task.check_batch(min(batching.batch_size, parts.rows))
     if replicas > 1:
         if batching.batch_size % replicas:
             raise ValueError(
@@ -154,6 +162,7 @@ def fine_tune(
     def save() -> None:
         (merge_lora(head) if lora_rank is not None else head).save_pretrained(out)
         save_tokenizer(tokenizer, out, head.config.model_type, head.config.max_position_embeddings)
+        task.save_beside(out, head.config.hidden_size)
         if parts.split:
             split = {**parts.split, "seed": data.seed, "dev_fraction": data.dev_fraction}
             with replacing(out / SPLIT) as temporary:
@@ -174,7 +183,7 @@ def fine_tune(
     if parts.dev:
         best = max(history, key=lambda logs: _rank(logs, f"dev_{task.monitor}"))
     if parts.test and (out / "config.json").is_file():  # one worker of several writes the model
-        scores = task.evaluate(task.head.from_pretrained(out), parts.test)
+        scores = task.evaluate(task.head.from_pretrained(out, **kwargs), parts.test)
         best = {**best, **{f"test_{name}": value for name, value in scores.items()}}
     monitor = f"dev_{task.monitor}" if parts.dev else None
     said = how_chosen(best, len(history), monitor, parts.held_out_from(data), len(parts.test))

@@ -26,6 +26,7 @@ class TrainOptions:
         precision: `"mixed_bfloat16"` computes in bfloat16 and keeps weights in float32.
         jit_compile: Compile the step with XLA.
         tensorboard: Write event files for TensorBoard.
+        dimensions: similarity: lengths to which a vector may be cut (Matryoshka); empty: none.
         freeze: Parts that are not trained: `embeddings`, `layer_0` and so on, `pooler`, `encoder`.
     """
 
@@ -41,6 +42,7 @@ class TrainOptions:
     precision: Precision = "float32"
     jit_compile: bool = False
     tensorboard: bool = False
+    dimensions: tuple[int, ...] = ()
     freeze: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -55,5 +57,7 @@ class TrainOptions:
             raise ValueError("learning_rate must be above 0 and weight_decay not below")
         if self.clip_norm is not None and not self.clip_norm > 0:
             raise ValueError(f"clip_norm must be above 0 or None, got {self.clip_norm}")
+        if any(size < 1 for size in self.dimensions) or len(set(self.dimensions)) < len(self.dimensions):
+            raise ValueError(f"dimensions must be different lengths of at least 1, got {self.dimensions}")
         if self.patience is not None and self.patience < 1:
             raise ValueError(f"patience must be at least 1 or None, got {self.patience}")

@@ -113,6 +113,8 @@ def pre_train(
         CheckpointError: The model is no BERT.
     """
     batching, options = batching or BatchOptions(), options or TrainOptions()
+    if options.dimensions:
+        raise ValueError("dimensions are those of sentence vectors; give them with the task similarity")
     check_out(out, overwrite)
     scope, replicas = strategy_scope(strategy)
     if replicas > 1:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from typing import Any, ClassVar, Generic, TypeVar, get_args
+from pathlib import Path
+from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 
@@ -14,7 +16,6 @@ from tfbert_npu.heads import (
     SEQUENCE_CLASSIFICATION,
     TOKEN_CLASSIFICATION,
     HeadSpec,
-    heads_for,
 )
 from tfbert_npu.models.heads import class_of
 from tfbert_npu.preprocess import BertTokenizer
@@ -29,7 +30,7 @@ from tfbert_npu.tasks.running import call
 from tfbert_npu.tasks.schemes import LabelScheme, recognize_scheme
 from tfbert_npu.tasks.words import given_words
 from tfbert_npu.train.batches import Batches, BatchOptions
-from tfbert_npu.train.data_options import DataOptions, TaskName
+from tfbert_npu.train.data_options import DataOptions
 from tfbert_npu.train.features import (
     Feature,
     choice_feature,
@@ -37,6 +38,7 @@ from tfbert_npu.train.features import (
     tagged_features,
     text_feature,
 )
+from tfbert_npu.train.options import TrainOptions
 
 E = TypeVar("E", bound=Example)
 
@@ -63,6 +65,29 @@ class Task(Generic[E]):
     def head(self) -> Any:
         """The Keras class that learns it."""
         return class_of(self.spec)
+
+    def begin(self, model: str | os.PathLike[str], *, new: bool, revision: str | None) -> None:
+        """Look at what the training starts from."""
+
+    def head_arguments(self, options: TrainOptions) -> dict[str, Any]:
+        """Arguments of the head's class, once the data is read.
+
+        Raises:
+            ValueError: An option is not for this task.
+        """
+        if options.dimensions:
+            raise ValueError("dimensions are those of sentence vectors; give them with the task similarity")
+        return {} if self.problem_type is None else {"problem_type": self.problem_type}
+
+    def check_batch(self, rows: int) -> None:
+        """Make sure that something can be learned from a batch of so many rows.
+
+        Raises:
+            ValueError: It cannot.
+        """
+
+    def save_beside(self, directory: Path, hidden_size: int) -> None:
+        """Write what else belongs to the model."""
 
     def read(self, path: Any) -> Iterator[E]:
         """The examples of a file."""
@@ -296,21 +321,3 @@ class QuestionTask(Task[QuestionExample]):
             stride=self.data.stride,
         )
         return self.score("qa", examples, [answers[0].answer for answers in best])
-
-
-# Which heads learn a task of that name, the table of heads says.
-_KINDS: tuple[type[Task[Any]], ...] = (TextTask, ChoiceTask, TagTask, QuestionTask)
-
-
-def make_task(name: TaskName, data: DataOptions, tokenizer: BertTokenizer, seq_length: int) -> Task[Any]:
-    """The task of that name.
-
-    Raises:
-        ValueError: There is no such task, or it lacks a column.
-    """
-    if name not in get_args(TaskName):
-        raise ValueError(f"task must be one of {get_args(TaskName)}, got {name!r}")
-    if name == "pair" and data.pair_column is None:
-        raise ValueError("the task pair needs the name of the column with the second text")
-    kind = next(kind for kind in _KINDS if kind.spec in heads_for(name))
-    return (RegressionTask if name == "regression" else kind)(data, tokenizer, seq_length)
