@@ -54,8 +54,8 @@ def _layout(
         return columns, scored
     names = dict.fromkeys(" and ".join(columns) for columns, _ in layouts)
     raise DataError(
-        f"{path} has not the columns {', or '.join(names)}; rename its columns, or name those of a pair with "
-        "--text-column and --pair-column"
+        f"{path} has not the columns {', or '.join(names)}",
+        "rename its columns, or name those of a pair with --text-column and --pair-column",
     )
 
 

@@ -112,8 +112,8 @@ class SimilarityTask(Task[SimilarExample]):
                 self.scored, self.monitor = scored, "spearman" if scored else "recall_at_1"  # type: ignore[misc]
             if self.scored != scored:
                 raise DataError(
-                    f"{path} has {'scores' if scored else 'no scores'} unlike the file before it; give all "
-                    "files the same columns"
+                    f"{path} has {'scores' if scored else 'no scores'} unlike the file before it",
+                    "give all files the same columns",
                 )
             self._negatives = len(example.texts) > 2
             yield example
