@@ -1,11 +1,11 @@
-"""Few texts of each intent as pairs, and how often a text's nearest neighbor has its intent.
+"""Few texts with their intents as pairs, and how often a text's nearest neighbor has its intent.
 
     python recipes/intents.py write ROWS.csv OUT_DIRECTORY [SEED]
     python recipes/intents.py recall TEST.csv MODEL [MODEL ...]
 
-`write` draws 8 texts of each category to train on and 20 others to test: pairs.csv (anchor, positive: each
-text with the three that follow it in its category), few.csv and test.csv (text, category). `recall` prints
-recall@1 among the test texts, with the 95 % bootstrap interval, and the difference to the first model.
+`write` draws 8 texts of each category to train on and 20 others to test: pairs.csv (anchor, positive: a text
+and the name of its category), few.csv and test.csv (text, category). `recall` prints recall@1 among the test
+texts, with the 95 % bootstrap interval, and the difference to the first model.
 """
 
 import csv
@@ -18,7 +18,7 @@ import numpy as np
 from tfbert_npu import SentenceEncoder
 from tfbert_npu.tasks.evaluation import Prediction, difference, score
 
-TRAIN, TEST, PARTNERS = 8, 20, 3
+TRAIN, TEST = 8, 20
 
 
 def read(path: str) -> list[tuple[str, str]]:
@@ -35,8 +35,7 @@ def write(rows: str, out: str, seed: str = "0") -> None:
     for category, texts in categories.items():
         chosen = generator.sample(sorted(set(texts)), min(TRAIN + TEST, len(set(texts))))
         train, held_out = chosen[:TRAIN], chosen[TRAIN:]
-        for place, text in enumerate(train):
-            pairs += [(text, train[(place + step) % TRAIN]) for step in range(1, PARTNERS + 1)]
+        pairs += [(text, category.replace("_", " ")) for text in train]
         few += [(text, category) for text in train]
         test += [(text, category) for text in held_out]
     Path(out).mkdir(parents=True, exist_ok=True)

@@ -12,6 +12,7 @@ import numpy as np
 
 from tfbert_npu._files import replacing
 from tfbert_npu.tasks.answers import answer
+from tfbert_npu.tasks.bootstrap import interval, interval_of, main_metric, resampled
 from tfbert_npu.tasks.classes import classify
 from tfbert_npu.tasks.conll import read_conll
 from tfbert_npu.tasks.entities import entity_labels_of, tag_words
@@ -33,8 +34,6 @@ from tfbert_npu.tasks.words import given_words
 EvaluationTask = Literal["classify", "pair", "regression", "ner", "qa"]
 LabeledExample = TextExample | TaggedExample | QuestionExample
 Answer = str | float | tuple[str, ...]
-
-_RESAMPLES, _LEVEL = 1000, 0.95
 
 
 @dataclass(frozen=True)
@@ -217,12 +216,6 @@ def score(
     return Evaluation(metrics, main, interval_of(units), tuple(predictions))
 
 
-def interval_of(units: np.ndarray) -> tuple[float, float]:
-    """The 95 % bootstrap interval of a metric of the sums of [N, K]; with two, of the second by the first."""
-    (sums,) = _resampled(units)
-    return _interval(_main_metric(sums))
-
-
 def difference(
     task: EvaluationTask, first: Sequence[Prediction], second: Sequence[Prediction]
 ) -> tuple[float, tuple[float, float]]:
@@ -235,9 +228,9 @@ def difference(
         raise ValueError("the two sets of predictions are of other examples; score both on the same data")
     labels = _all_labels([*first, *second], ()) if task == "ner" else ()
     (a, _), (b, _) = (_units(task, rows, None, labels) for rows in (first, second))
-    change = _main_metric(b.sum(0, keepdims=True)) - _main_metric(a.sum(0, keepdims=True))
-    sums, others = _resampled(a, b)
-    return float(change[0]), _interval(_main_metric(others) - _main_metric(sums))
+    change = main_metric(b.sum(0, keepdims=True)) - main_metric(a.sum(0, keepdims=True))
+    sums, others = resampled(a, b)
+    return float(change[0]), interval(main_metric(others) - main_metric(sums))
 
 
 def write_predictions(path: Path, predictions: Iterable[Prediction]) -> None:
@@ -322,33 +315,3 @@ def _units(
         sets = [(set(_names(p.expected)), set(_names(p.found))) for p in predictions]
     rows = [(float(len(a & b)), float(len(a)), float(len(b))) for a, b in sets]
     return np.array(rows), "f1" if task == "ner" else "f1_micro"
-
-
-def _main_metric(sums: np.ndarray) -> np.ndarray:
-    columns = sums.T
-    with np.errstate(divide="ignore", invalid="ignore"):
-        if len(columns) == 2:
-            return columns[1] / columns[0]
-        if len(columns) == 3:
-            right, expected, found = columns
-            return np.nan_to_num(2 * right / (expected + found))
-        n, x, y, xx, yy, xy = columns
-        return (n * xy - x * y) / np.sqrt((n * xx - x * x) * (n * yy - y * y))
-
-
-def _resampled(*units: np.ndarray) -> list[np.ndarray]:
-    """The sums of each of the units [N, K] in each resample, the same for all of them: float64 [R, K]."""
-    examples, random = len(units[0]), np.random.default_rng(0)
-    sums: list[list[np.ndarray]] = [[] for _ in units]
-    for _ in range(_RESAMPLES):  # one after the other: all of them at once are gigabytes for 100 000 examples
-        drawn = random.multinomial(examples, np.full(examples, 1 / examples)).astype(float)
-        for kept, unit in zip(sums, units, strict=True):
-            kept.append(drawn @ unit)
-    return [np.stack(kept) for kept in sums]
-
-
-def _interval(values: np.ndarray) -> tuple[float, float]:
-    if not np.isfinite(values).any():
-        return np.nan, np.nan
-    low, high = np.nanquantile(values, [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2])
-    return float(low), float(high)

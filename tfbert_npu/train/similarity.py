@@ -19,7 +19,8 @@ from tfbert_npu.errors import require
 from tfbert_npu.heads import ENCODER
 from tfbert_npu.models.similarity import POOLINGS, BertForSimilarity, SimilarityLoss
 from tfbert_npu.repository import local_directory
-from tfbert_npu.tasks.evaluation import Prediction, interval_of, score
+from tfbert_npu.tasks.bootstrap import interval_of
+from tfbert_npu.tasks.evaluation import Prediction, score
 from tfbert_npu.tasks.examples import SimilarExample
 from tfbert_npu.tasks.metrics import regression_metrics
 from tfbert_npu.tasks.running import call
