@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ import pytest
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # No test may reach a real hub; tests of hub code start one of their own on loopback.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# A suite that a shell started in the background ignores Ctrl-C, and so would the processes that it tests.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parent.parent
 

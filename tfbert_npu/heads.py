@@ -171,7 +171,7 @@ def head_in(names: Collection[str]) -> HeadSpec | None:
     return max(found, key=lambda head: len(head.required), default=None)
 
 
-ENCODER = register_head(HeadSpec("encoder", "Model", commands=("embed",)))
+ENCODER = register_head(HeadSpec("encoder", "Model", commands=("embed", "similarity")))
 MASKED_LM = register_head(
     HeadSpec(
         "masked_lm",

@@ -93,7 +93,7 @@ def test_fuzz(kind: str):
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", DIALECTS)
 def test_long_fuzz(kind: str):
-    fuzz(kind, 50_000, 7)
+    fuzz(kind, 20_000, 7)
 
 
 @pytest.mark.slow

@@ -155,7 +155,7 @@ def test_three_lines_for_each_task(models: Path) -> None:
     ("asked", "given", "message"),
     [
         ("ner", "classify", "has the head sequence_classification, which is for classify, pair, "),
-        ("classify", "embed", "has the head encoder, which is for embed, not for classify"),
+        ("classify", "embed", "has the head encoder, which is for embed, similarity, not for classify"),
         ("qa", "ner", "has the head token_classification, which is for ner, not for qa"),
         ("fill-mask", "qa", "has the head question_answering, which is for qa, not for fill-mask"),
     ],

@@ -20,7 +20,7 @@ from tfbert_npu.export.rknn import export_rknn
 from tfbert_npu.rknn.time_model import described
 from tfbert_npu.rknn.toolchain.environment import ToolchainError, find_toolchain
 from tfbert_npu.tasks.evaluation import Prediction, score
-from tfbert_npu.tasks.loading import TaskModel, load
+from tfbert_npu.tasks.loading import Backend, TaskModel, load
 from tfbert_npu.tasks.running import call
 from tfbert_npu.train.batches import BatchOptions
 from tfbert_npu.train.data_options import DataOptions
@@ -128,23 +128,22 @@ def whole_trip(
         with load(trained, "classify", "tf") as loaded:
             expected = _logits(loaded, test)
             legs = [_leg("tf", "fp32", loaded, test, expected, expected, trained / "model.safetensors", {})]
-        toolchain = ""
-        cost: Mapping[str, Any] = {}
+        toolchain, cost = "", dict[str, Any]()
+        backend: Backend
         try:
             find_toolchain()
         except ToolchainError as error:
             toolchain = str(error.remedy)
+            backend, precision, file = "onnx", "fp32", artifact / "model.onnx"
             say("exporting it to ONNX")
             export_onnx(trained, artifact)
-            backend = "onnx"
         else:
+            backend, precision, file = "simulator", "fp16", artifact / "model.rknn"
             manifest = export_rknn(trained, artifact, shapes=((1, LENGTH),), on_progress=say)
-            backend, cost = "simulator", manifest.cost[f"1x{LENGTH}"]
+            cost |= manifest.cost[f"1x{LENGTH}"]
         say(f"scoring the export on the {backend} backend")
-        with load(artifact, "classify", "simulator" if backend == "simulator" else "onnx") as loaded:
+        with load(artifact, "classify", backend) as loaded:
             got = _logits(loaded, test)
-            file = artifact / ("model.rknn" if backend == "simulator" else "model.onnx")
-            precision = "fp16" if backend == "simulator" else "fp32"
             legs.append(_leg(backend, precision, loaded, test, got, expected, file, cost))
     return Trip(out, tuple(legs), len(training), len(test), toolchain)
 
