@@ -20,9 +20,9 @@ from onnx import numpy_helper
 from tfbert_npu.config import BertConfig
 from tfbert_npu.export.source import ExportSource, source_of
 from tfbert_npu.onnx.model import GraphOptions, write_graph
+from tfbert_npu.onnx.signature import Signature
 from tfbert_npu.rknn.compiler import Compiler
 from tfbert_npu.rknn.options import checked_options
-from tfbert_npu.rknn.signature import Signature
 from tfbert_npu.rknn.toolchain import find_toolchain
 from tfbert_npu.rknn.worker import VendorSession
 

@@ -24,6 +24,7 @@ from tfbert_npu.export.source import graph_of, outputs_of, source_of
 from tfbert_npu.onnx import encoder
 from tfbert_npu.onnx.model import GraphOptions
 from tfbert_npu.onnx.running import run_onnx
+from tfbert_npu.onnx.signature import Signature
 from tfbert_npu.quantize.calibration import calibration_set, default_texts, read_texts
 from tfbert_npu.quantize.grid import WEIGHT_ONLY
 from tfbert_npu.quantize.measure import quality
@@ -33,7 +34,6 @@ from tfbert_npu.quantize.samples import text_inputs
 from tfbert_npu.rknn.compiler import Compiler
 from tfbert_npu.rknn.cost import parse_costs
 from tfbert_npu.rknn.options import checked_options
-from tfbert_npu.rknn.signature import Signature
 from tfbert_npu.rknn.toolchain.environment import find_toolchain
 from tfbert_npu.rknn.worker import VendorSession
 

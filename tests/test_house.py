@@ -79,7 +79,7 @@ def test_no_file_is_long() -> None:
 
 
 def test_one_version() -> None:
-    """The number stands in `tfbert_npu/__init__.py`; the distribution takes it from there."""
+    """The number stands in `tfbert_npu/_version.py`; the distribution takes it from there."""
     pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     assert pyproject["project"]["dynamic"] == ["version"]
     assert re.fullmatch(r"\d+\.\d+\.\d+", tfbert_npu.__version__)

@@ -9,10 +9,9 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from tfbert_npu._lazy import lazy_names
+from tfbert_npu._version import __version__
 from tfbert_npu.errors import require
 from tfbert_npu.registration import KERAS_MODULES, register_layers, register_with_keras
-
-__version__ = "0.1.0"
 
 if TYPE_CHECKING:  # the face of the names below, for type checkers and editors
     from tfbert_npu.config import BertConfig as BertConfig

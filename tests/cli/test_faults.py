@@ -21,7 +21,7 @@ from tests import tiny_bert
 from tests.fakehub import FakeHub
 from tfbert_npu import export_onnx
 from tfbert_npu._files import replacing
-from tfbert_npu.export.directory import staged
+from tfbert_npu.artifact.directory import staged
 
 SIGNALS = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGKILL: -9}
 

@@ -20,9 +20,9 @@ from tests import tiny_bert
 from tfbert_npu import BertEncoder, BertForSequenceClassification
 from tfbert_npu._failed_writes import explaining_failed_write, make_directory
 from tfbert_npu._files import _owner, replacing, scratch_directory
+from tfbert_npu.artifact.directory import staged
 from tfbert_npu.cli import cli
 from tfbert_npu.errors import FailedWriteError
-from tfbert_npu.export.directory import staged
 
 WRITE = "import sys; from tfbert_npu._files import replacing\nwith replacing(sys.argv[1]) as t: t.write_text('new')\n"
 

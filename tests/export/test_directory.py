@@ -11,7 +11,7 @@ import textwrap
 import pytest
 
 from tfbert_npu._files import _owner
-from tfbert_npu.export.directory import staged
+from tfbert_npu.artifact.directory import staged
 
 
 def names(path):
@@ -91,7 +91,7 @@ def test_what_a_killed_process_left_is_cleared_away(tmp_path):
         f"""
         import os, signal
         from pathlib import Path
-        from tfbert_npu.export.directory import staged
+        from tfbert_npu.artifact.directory import staged
         with staged(Path({str(target)!r}), overwrite=True) as staging:
             (staging / "half").write_text("1")
             os.kill(os.getpid(), signal.SIGKILL)

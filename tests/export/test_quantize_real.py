@@ -13,8 +13,8 @@ from tests.export.models import agreement, bert
 from tests.export.test_export_rknn import WIDE
 from tfbert_npu.export.rknn import export_rknn
 from tfbert_npu.export.source import ExportSource, tensorflow_reference
+from tfbert_npu.onnx.running import random_inputs
 from tfbert_npu.quantize.recipe import Operator, Recipe
-from tfbert_npu.quantize.samples import random_inputs
 from tfbert_npu.quantize.search import SearchError
 from tfbert_npu.runtime import load_npu
 

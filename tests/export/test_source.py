@@ -14,7 +14,7 @@ from tfbert_npu.export.onnx_file import compare_onnx, export_onnx
 from tfbert_npu.export.source import ExportSource, source_of, tensorflow_reference
 from tfbert_npu.heads import ENCODER, head_named, heads
 from tfbert_npu.onnx.model import GraphOptions
-from tfbert_npu.quantize.samples import random_inputs
+from tfbert_npu.onnx.running import random_inputs
 
 from .models import bert, padded_inputs
 

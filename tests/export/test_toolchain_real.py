@@ -10,7 +10,7 @@ import pytest
 from tfbert_npu.export.rknn import export_rknn
 from tfbert_npu.export.source import ExportSource
 from tfbert_npu.onnx.model import write_graph
-from tfbert_npu.rknn.signature import Signature
+from tfbert_npu.onnx.signature import Signature
 from tfbert_npu.rknn.toolchain import find_toolchain, install_toolchain
 from tfbert_npu.rknn.toolchain.environment import ToolchainError
 from tfbert_npu.rknn.worker import VendorSession, WorkerError

@@ -9,10 +9,10 @@ from tests.export.models import agreement, bert
 from tests.export.test_export_rknn import WIDE
 from tfbert_npu.export.rknn import export_rknn
 from tfbert_npu.export.source import ExportSource
+from tfbert_npu.onnx.running import random_inputs
 from tfbert_npu.quantize.grid import WEIGHT_ONLY, Grid
 from tfbert_npu.quantize.plan import round_products
 from tfbert_npu.quantize.recipe import operators
-from tfbert_npu.quantize.samples import random_inputs
 from tfbert_npu.runtime import load_npu
 
 PLATFORMS = {"w8a16": "rk3562", "w4a16": "rk3576"}

@@ -11,7 +11,7 @@ from tfbert_npu import BertConfig, BertEncoder
 from tfbert_npu.artifact.embeddings import HostEmbeddings
 from tfbert_npu.export.source import source_of
 from tfbert_npu.onnx.model import GraphOptions, write_graph
-from tfbert_npu.rknn.signature import Signature
+from tfbert_npu.onnx.signature import Signature
 
 SMALL = {**CONFIG, "vocab_size": 97}
 

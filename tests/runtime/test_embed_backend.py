@@ -53,10 +53,10 @@ def test_an_artifact_is_embedded_without_tensorflow(tmp_path: Path) -> None:
         np.testing.assert_allclose(np.load(tmp_path / name), wanted, atol=1e-4)
 
 
-def test_a_checkpoint_has_no_backend(tmp_path: Path) -> None:
+def test_a_checkpoint_runs_on_no_board(tmp_path: Path) -> None:
     small_encoder().save_pretrained(tmp_path)
     (tmp_path / "vocab.txt").write_text("\n".join(WORDS) + "\n")
-    command = [sys.executable, "-m", "tfbert_npu", "embed", str(tmp_path), "--backend", "onnx"]
+    command = [sys.executable, "-m", "tfbert_npu", "embed", str(tmp_path), "--backend", "rknn"]
     result = subprocess.run(command, input="a\n", capture_output=True, text=True, check=False)
     assert result.returncode == 1
     assert "runs an artifact, and" in result.stderr

@@ -77,6 +77,23 @@ def test_every_command_on_an_artifact_without_tensorflow(models: Path) -> None:
         for name in HEADS
         for backend in ("onnx", "auto")
     ]
+    check_answers(models, commands, 2)
+
+
+def test_every_command_on_a_converted_checkpoint_without_tensorflow(
+    models: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The first start converts; the next has neither TensorFlow nor the package that writes ONNX."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    for name in HEADS:
+        with tasks.load(models / name, "embed" if name == "embed" else None, "onnx") as model:
+            assert model.runs_on == "onnx"
+    commands = [[*command(models, name, name), *as_json(name), "--backend", "onnx"] for name in HEADS]
+    check_answers(models, commands, 1)
+
+
+def check_answers(models: Path, commands: list[list[str]], times: int) -> None:
+    """In a new process without TensorFlow; for each of `HEADS` there are `times` commands."""
     code = """
 import json, sys
 from tfbert_npu.artifact.hashing import sha256_of
@@ -85,7 +102,7 @@ from tfbert_npu.cli import cli
 for command in json.loads(sys.argv[1]):
     cli(command, standalone_mode=False)
     print("-")
-loaded = {"tensorflow", "keras", "torch", "transformers", "huggingface_hub"} & set(sys.modules)
+loaded = {"tensorflow", "keras", "torch", "transformers", "huggingface_hub", "onnx"} & set(sys.modules)
 assert not loaded, loaded
 """
     result = subprocess.run(
@@ -100,7 +117,7 @@ assert not loaded, loaded
         assert wanted.exit_code == 0
         expected = [json.loads(line) for line in wanted.stdout.splitlines()]
         assert expected
-        for _ in range(2):
+        for _ in range(times):
             close([json.loads(line) for line in next(answers).splitlines()], expected)
 
 
@@ -219,8 +236,10 @@ def test_a_backend_that_is_not_there(models: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setitem(sys.modules, "tensorflow", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'tfbert-npu\[tf\]'"):
         tasks.load(models / "classify")
-    with pytest.raises(ValueError, match=r"backend='onnx' runs an artifact, and .* is a checkpoint"):
+    with pytest.raises(MissingExtraError, match=r"pip install 'tfbert-npu\[onnx\]'"):
         tasks.load(models / "classify", backend="onnx")
+    with pytest.raises(ValueError, match=r"backend='simulator' runs an artifact, and .* is a checkpoint"):
+        tasks.load(models / "classify", backend="simulator")
     with pytest.raises(ValueError, match="backend='tf' cannot run the artifact"):
         tasks.load(models / "classify-onnx", backend="tf")
     with pytest.raises(ValueError, match="backend must be one of tf, auto, "):

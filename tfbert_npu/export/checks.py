@@ -15,18 +15,18 @@ from typing import Any
 import numpy as np
 
 from tfbert_npu.artifact.agreement import Agreement, compare, failures, summary
+from tfbert_npu.artifact.directory import staged
 from tfbert_npu.artifact.rknn_file import read_rknn
 from tfbert_npu.errors import ArtifactError
 from tfbert_npu.export import gate
-from tfbert_npu.export.directory import staged
 from tfbert_npu.export.source import FLOAT16_MAX, ExportSource, outputs_of
-from tfbert_npu.onnx.running import Rows, run_onnx
+from tfbert_npu.onnx.running import Rows, random_inputs, run_onnx
+from tfbert_npu.onnx.signature import Signature
 from tfbert_npu.quantize.calibration import calibration_set
 from tfbert_npu.quantize.recipe import Recipe
 from tfbert_npu.quantize.samples import (
     TEXTS,
     Inputs,
-    random_inputs,
     text_inputs,
     with_positions,
     without_types,
@@ -34,7 +34,6 @@ from tfbert_npu.quantize.samples import (
 from tfbert_npu.quantize.search import SearchError
 from tfbert_npu.rknn.cost import Cost
 from tfbert_npu.rknn.options import RknnOptions, Shape
-from tfbert_npu.rknn.signature import Signature
 from tfbert_npu.rknn.toolchain.environment import Toolchain
 from tfbert_npu.rknn.worker import Limits, VendorSession, WorkerError
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,24 +10,20 @@ from typing import Any
 
 from tfbert_npu import __version__
 from tfbert_npu.artifact.agreement import Agreement, summary, worst_of
-from tfbert_npu.artifact.embeddings import EMBEDDINGS, HostEmbeddings
 from tfbert_npu.artifact.hashing import sha256_of
-from tfbert_npu.artifact.manifest import Manifest, ModelFile, SupportFile, SupportKind
-from tfbert_npu.artifact.reference import REFERENCE
+from tfbert_npu.artifact.manifest import Manifest, ModelFile, SupportFile
 from tfbert_npu.artifact.rk_transformers import HF_INPUTS
-from tfbert_npu.checkpoints.sentence_options import SENTENCE_FILES
 from tfbert_npu.export.card import write_card
-from tfbert_npu.export.source import TOKENIZER_FILES, ExportSource
-from tfbert_npu.onnx.running import Placing
+from tfbert_npu.export.source import ExportSource
+from tfbert_npu.onnx.directory import reference_files, support_files, write_support
+from tfbert_npu.onnx.signature import Signature
 from tfbert_npu.rknn.cost import Cost
 from tfbert_npu.rknn.hybrid import document_name
 from tfbert_npu.rknn.options import RknnOptions, Shape
-from tfbert_npu.rknn.signature import Signature
 from tfbert_npu.rknn.time_model import predicted
 from tfbert_npu.rknn.toolchain.environment import Toolchain
 
 COSTS = "cost.json"
-_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -59,14 +53,14 @@ def write_contents(directory: Path, exported: Exported) -> Manifest:
     """Complete a directory that holds the .rknn files and `model.onnx`; the manifest comes last."""
     source, options = exported.source, exported.options
     blocks = {name: _rknn_block(exported, shapes) for name, shapes in options.files()}
-    support = _write_support(directory, source, options, {"rknn": blocks})
+    support = write_support(directory, source, options, {"rknn": blocks})
     for name, _ in options.files():
         if (directory / document_name(name)).is_file():
             support.append((document_name(name), "quantization"))
     rows = {_key(shape): cost.rows() for shape, cost in exported.costs.items()}
     (directory / COSTS).write_text(json.dumps(rows) + "\n", encoding="utf-8")
-    support += [(COSTS, "report"), ("compiler.log", "report"), *_reference(directory)]
-    manifest = _manifest(directory, exported, _support_files(directory, support))
+    support += [(COSTS, "report"), ("compiler.log", "report"), *reference_files(directory)]
+    manifest = _manifest(directory, exported, support_files(directory, support))
     manifest.write(directory)
     # No hash of the card: its author is meant to edit it.
     write_card(directory, exported.name, manifest)
@@ -126,82 +120,6 @@ def _manifest(directory: Path, exported: Exported, support: tuple[SupportFile, .
             **({"quantization": dict(exported.quantization)} if exported.quantization else {}),
         },
         created_by=f"tfbert-npu {__version__}",
-    )
-
-
-def write_onnx_contents(
-    directory: Path,
-    source: ExportSource,
-    signature: Signature,
-    options: Placing,
-    agreements: Mapping[str, Agreement],
-) -> Manifest:
-    """Complete a directory that holds `model.onnx` alone, for the CPU; the manifest comes last."""
-    support = [*_write_support(directory, source, options, {}), *_reference(directory)]
-    path = directory / "model.onnx"
-    model = ModelFile(
-        path=path.name,
-        kind="onnx",
-        sha256=sha256_of(path),
-        size=path.stat().st_size,
-        shapes=(),
-        inputs=signature.inputs,
-        outputs=signature.outputs,
-        precision="fp32",
-    )
-    manifest = Manifest(
-        head=source.kind,
-        embeddings=options.embeddings,
-        layout="dynamic",
-        precision="fp32",
-        models=(model,),
-        support=_support_files(directory, support),
-        source_sha256=source.weights_sha256,
-        parity=summary(agreements),
-        created_by=f"tfbert-npu {__version__}",
-    )
-    manifest.write(directory)
-    return manifest
-
-
-def _write_support(
-    directory: Path, source: ExportSource, options: Placing, more: Mapping[str, Any]
-) -> list[tuple[str, SupportKind]]:
-    """Write `config.json` with `more` in it, tables of the host, tokenizer; returns names and kinds.
-
-    In `more` is rk-transformers' "rknn" block: relative path -> settings of that file.
-    """
-    family = "DistilBert" if source.config.model_type == "distilbert" else "Bert"
-    values = {**source.config.to_huggingface(family + source.head.suffix), **more}
-    text = json.dumps(values, indent=2, ensure_ascii=False)
-    (directory / "config.json").write_text(text + "\n", encoding="utf-8")
-    support: list[tuple[str, SupportKind]] = [("config.json", "config")]
-    if options.embeddings == "host":
-        HostEmbeddings.from_state(source.state).save(directory, pooler=options.packed)
-        support.append((EMBEDDINGS, "embeddings"))
-    if source.tokenizer is not None:
-        # How text becomes ids, and hidden states a sentence vector.
-        for pattern in (*TOKENIZER_FILES, *SENTENCE_FILES):
-            for path in sorted(source.tokenizer.glob(pattern)):
-                name = path.relative_to(source.tokenizer).as_posix()
-                (directory / name).parent.mkdir(exist_ok=True)
-                shutil.copyfile(path, directory / name)
-                support.append((name, "tokenizer"))
-    else:
-        _LOG.warning(
-            "the model came without a vocabulary, so no command can ask the artifact; pass tokenizer="
-        )
-    return support
-
-
-def _reference(directory: Path) -> list[tuple[str, SupportKind]]:
-    return [(REFERENCE, "reference")] if (directory / REFERENCE).is_file() else []
-
-
-def _support_files(directory: Path, support: list[tuple[str, SupportKind]]) -> tuple[SupportFile, ...]:
-    return tuple(
-        SupportFile(name, kind, sha256_of(directory / name), (directory / name).stat().st_size)
-        for name, kind in support
     )
 
 

@@ -12,17 +12,16 @@ import numpy as np
 
 from tfbert_npu._files import replacing
 from tfbert_npu.artifact.agreement import Agreement, compare, failures
+from tfbert_npu.artifact.directory import check_target, staged
 from tfbert_npu.errors import require
-from tfbert_npu.export.contents import write_onnx_contents
-from tfbert_npu.export.directory import check_target, staged
 from tfbert_npu.export.gate import GateError
 from tfbert_npu.export.reference import write_reference
 from tfbert_npu.export.source import ExportSource, graph_of, outputs_of, source_of, tensorflow_reference
 from tfbert_npu.heads import OutputSpec
+from tfbert_npu.onnx.directory import write_onnx_contents
 from tfbert_npu.onnx.model import Dim, EmbeddingPlace, GraphOptions
-from tfbert_npu.onnx.running import Placing, Rows, run_onnx
-from tfbert_npu.quantize.samples import random_inputs
-from tfbert_npu.rknn.signature import Signature
+from tfbert_npu.onnx.running import Placing, Rows, random_inputs, run_onnx
+from tfbert_npu.onnx.signature import Signature
 
 _ONNX_MIN_COSINE = 0.999999
 _REFERENCE_LENGTHS = (16, 64, 128)

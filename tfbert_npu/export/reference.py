@@ -10,11 +10,10 @@ import numpy as np
 from tfbert_npu.artifact.reference import Reference
 from tfbert_npu.config import BertConfig
 from tfbert_npu.export.source import ExportSource, outputs_of
-from tfbert_npu.onnx.running import Placing, Rows, run_onnx
+from tfbert_npu.onnx.running import Placing, Rows, random_inputs, run_onnx
 from tfbert_npu.quantize.samples import (
     TEXTS,
     Inputs,
-    random_inputs,
     text_inputs,
     with_positions,
     without_types,

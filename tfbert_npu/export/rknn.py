@@ -14,6 +14,7 @@ import numpy as np
 
 from tfbert_npu import __version__
 from tfbert_npu.artifact.agreement import Agreement
+from tfbert_npu.artifact.directory import check_target
 from tfbert_npu.artifact.manifest import Manifest
 from tfbert_npu.errors import require
 from tfbert_npu.export import gate
@@ -29,12 +30,12 @@ from tfbert_npu.export.checks import (
     staged_with_evidence,
 )
 from tfbert_npu.export.contents import Exported, write_contents
-from tfbert_npu.export.directory import check_target
 from tfbert_npu.export.reference import write_reference
 from tfbert_npu.export.source import graph_of, source_of, tensorflow_reference
 from tfbert_npu.export.study import Study
 from tfbert_npu.onnx.model import GraphOptions
 from tfbert_npu.onnx.running import prepared
+from tfbert_npu.onnx.signature import Signature
 from tfbert_npu.quantize.calibration import default_texts, read_texts, resized
 from tfbert_npu.quantize.plan import Batches, plan, round_products
 from tfbert_npu.quantize.recipe import Recipe, last_block
@@ -44,7 +45,6 @@ from tfbert_npu.rknn.compiler import Compiler, custom_string
 from tfbert_npu.rknn.cost import Cost
 from tfbert_npu.rknn.hybrid import document_name
 from tfbert_npu.rknn.options import Shape, checked_options
-from tfbert_npu.rknn.signature import Signature
 from tfbert_npu.rknn.toolchain.environment import find_toolchain
 from tfbert_npu.rknn.worker import Limits, VendorSession
 

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from tfbert_npu._failed_writes import explaining_failed_write
 from tfbert_npu._files import scratch_directory
+from tfbert_npu.artifact.directory import check_target, staged
 from tfbert_npu.checkpoints.reading import named_head
 from tfbert_npu.checkpoints.tfhub import CONFIG_ASSET, PREPROCESSOR_ASSET
 from tfbert_npu.errors import CheckpointError, require
 from tfbert_npu.export.delegated import refuse_delegated
-from tfbert_npu.export.directory import check_target, staged
 from tfbert_npu.export.saved_preprocessor import SETTINGS, preprocessor_root, write_settings
 from tfbert_npu.hub.pull import pull_from_hub
 from tfbert_npu.repository import local_directory

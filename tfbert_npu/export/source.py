@@ -23,6 +23,7 @@ from tfbert_npu.config import BertConfig
 from tfbert_npu.errors import CheckpointError
 from tfbert_npu.export.keras_head import KerasHead, attach
 from tfbert_npu.heads import ENCODER, HeadSpec, OutputSpec, head_named, head_of_class
+from tfbert_npu.onnx.directory import TOKENIZER_FILES, VOCABULARIES
 from tfbert_npu.onnx.model import (
     GraphOptions,
     check_head,
@@ -35,8 +36,6 @@ from tfbert_npu.repository import local_directory
 
 Reference = Callable[[Mapping[str, np.ndarray]], Mapping[str, Any]]
 
-_VOCABULARIES = ("vocab.txt", "tokenizer.json")
-TOKENIZER_FILES = (*_VOCABULARIES, "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 _WANTED = ("config.json", "*.safetensors", "model.safetensors.index.json", *TOKENIZER_FILES)
 
 FLOAT16_MAX = 65504.0
@@ -162,7 +161,7 @@ def _from_directory(model: str | os.PathLike[str], head: HeadSpec | None) -> Exp
 
 
 def _has_vocabulary(directory: Path) -> bool:
-    return any((directory / name).is_file() for name in _VOCABULARIES)
+    return any((directory / name).is_file() for name in VOCABULARIES)
 
 
 def _head_in(path: Path) -> HeadSpec:

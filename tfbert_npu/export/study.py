@@ -15,6 +15,7 @@ from tfbert_npu.export.gate import MIN_COSINE
 from tfbert_npu.export.source import ExportSource, graph_of, outputs_of
 from tfbert_npu.onnx.model import GraphOptions
 from tfbert_npu.onnx.running import prepared, run_onnx
+from tfbert_npu.onnx.signature import Signature
 from tfbert_npu.quantize.measure import Quality, quality
 from tfbert_npu.quantize.plan import Batches, Transformed, rounded_state, transform
 from tfbert_npu.quantize.recipe import Operator, Recipe, operators
@@ -24,7 +25,6 @@ from tfbert_npu.rknn.compiler import Compiler
 from tfbert_npu.rknn.cost import Cost, cost_at
 from tfbert_npu.rknn.hybrid import HybridModel
 from tfbert_npu.rknn.options import RknnOptions
-from tfbert_npu.rknn.signature import Signature
 from tfbert_npu.rknn.toolchain.environment import Toolchain
 from tfbert_npu.rknn.worker import Limits, VendorSession
 

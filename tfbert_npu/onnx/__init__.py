@@ -1,5 +1,1 @@
 """BERT as an ONNX graph, written straight from a state in the form that rknn-toolkit2 fuses."""
-
-from tfbert_npu.errors import require
-
-require("onnx", "export")

@@ -6,8 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import onnx
-from onnx import TensorProto, helper, numpy_helper
+
+from tfbert_npu.errors import require
+
+require("onnx", "export")
+import onnx  # noqa: E402 - its absence is said above
+from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
 OPSET = 17
 """First opset with LayerNormalization; rknn-toolkit2 2.5.0 takes 13 to 19 and rejects 20."""

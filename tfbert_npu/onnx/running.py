@@ -11,6 +11,7 @@ import numpy as np
 from tfbert_npu.artifact.embeddings import HostEmbeddings
 from tfbert_npu.artifact.packing import Pack, apart, feed, pack
 from tfbert_npu.checkpoints.state import State
+from tfbert_npu.config import BertConfig
 from tfbert_npu.onnx.model import EmbeddingPlace
 from tfbert_npu.runtime.router import real_lengths
 
@@ -28,6 +29,31 @@ def run_onnx(
         dict(zip(names, session.run(None, {name: batch[name] for name in wanted}), strict=True))
         for batch in inputs
     ]
+
+
+def random_inputs(
+    config: BertConfig, shape: tuple[int, int], runs: int, seed: int = 0
+) -> list[dict[str, np.ndarray]]:
+    """Random ids with padding of many lengths, for a model without a tokenizer."""
+    rng = np.random.default_rng(seed)
+    batch, length = shape
+    batches = []
+    for run in range(runs):
+        # Every other run has a full row: the last position must be reached as well.
+        lengths = rng.integers(max(1, length // 8), length + 1, batch)
+        if run % 2:
+            lengths[0] = length
+        mask = (np.arange(length) < lengths[:, None]).astype(np.int32)
+        ids = rng.integers(0, config.vocab_size, shape) * mask
+        types = (np.arange(length) >= lengths[:, None] // 2) * mask * (config.type_vocab_size > 1)
+        batches.append(
+            {
+                "input_word_ids": ids.astype(np.int32),
+                "input_mask": mask,
+                "input_type_ids": types.astype(np.int32),
+            }
+        )
+    return batches
 
 
 class Placing(Protocol):

@@ -58,29 +58,6 @@ def text_inputs(
     return batches
 
 
-def random_inputs(config: BertConfig, shape: tuple[int, int], runs: int, seed: int = 0) -> list[Inputs]:
-    """Random ids with padding of many lengths, for a model without a tokenizer."""
-    rng = np.random.default_rng(seed)
-    batch, length = shape
-    batches = []
-    for run in range(runs):
-        # Every other run has a full row: the last position must be reached as well.
-        lengths = rng.integers(max(1, length // 8), length + 1, batch)
-        if run % 2:
-            lengths[0] = length
-        mask = (np.arange(length) < lengths[:, None]).astype(np.int32)
-        ids = rng.integers(0, config.vocab_size, shape) * mask
-        types = (np.arange(length) >= lengths[:, None] // 2) * mask * (config.type_vocab_size > 1)
-        batches.append(
-            {
-                "input_word_ids": ids.astype(np.int32),
-                "input_mask": mask,
-                "input_type_ids": types.astype(np.int32),
-            }
-        )
-    return batches
-
-
 def with_positions(batches: Sequence[Mapping[str, np.ndarray]], count: int) -> list[Inputs]:
     """The batches with `masked_lm_positions` int32 [B, count], drawn from each row's real tokens."""
     rng = np.random.default_rng(0)

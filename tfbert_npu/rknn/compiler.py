@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from tfbert_npu.config import BertConfig
+from tfbert_npu.onnx.signature import Signature
 from tfbert_npu.quantize.plan import Batches, Plan
 from tfbert_npu.rknn.cost import Cost, cost_at, parse_costs
 from tfbert_npu.rknn.hybrid import Document, HybridModel
 from tfbert_npu.rknn.options import RknnOptions, Shape
-from tfbert_npu.rknn.signature import Signature
 from tfbert_npu.rknn.worker import VendorSession
 
 _MOST_CUSTOM_BYTES = 1024

@@ -16,11 +16,11 @@ import numpy as np
 import yaml
 
 from tfbert_npu.config import BertConfig
+from tfbert_npu.onnx.signature import Signature
 from tfbert_npu.quantize.activations import points
 from tfbert_npu.quantize.ranges import Ranges
 from tfbert_npu.quantize.recipe import Recipe, operators
 from tfbert_npu.rknn.cost import Cost, parse_costs
-from tfbert_npu.rknn.signature import Signature
 from tfbert_npu.rknn.worker import VendorSession
 
 _CONSTANT = re.compile(r"_i\d+$")

@@ -19,11 +19,11 @@ import numpy as np
 
 from tfbert_npu._files import scratch_directory
 from tfbert_npu.artifact.manifest import Manifest, ModelFile
+from tfbert_npu.onnx.signature import Signature
 from tfbert_npu.platforms import platform_named
 from tfbert_npu.rknn.compiler import Compiler
 from tfbert_npu.rknn.hybrid import Document, document_name
 from tfbert_npu.rknn.options import RknnOptions
-from tfbert_npu.rknn.signature import Signature
 from tfbert_npu.rknn.toolchain.environment import find_toolchain
 from tfbert_npu.rknn.worker import VendorSession, WorkerError
 from tfbert_npu.runtime.backend import Arrays, BackendName, named, ordered

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,3 +32,19 @@ def keras_function(
         return as_function(encoder), encoder.config
     model = build_head(class_of(head), found.config, found.state, folder)
     return model.predict_on_batch, model.config
+
+
+def reference(found: Checkpoint, head: HeadSpec, folder: Path) -> Callable[[Arrays], Arrays]:
+    """`keras_function` with its outputs by name, built when it is first asked."""
+
+    @functools.cache
+    def built() -> Callable[[Arrays], Any]:
+        return keras_function(found, head, folder)[0]
+
+    def call(inputs: Arrays) -> Arrays:
+        # Rows of the batch are choices, each of a question of its own.
+        given = {name: value[:, None] for name, value in inputs.items()} if head.choices else dict(inputs)
+        outputs = built()(given)
+        return outputs if isinstance(outputs, Mapping) else {head.outputs[0].name: outputs}
+
+    return call

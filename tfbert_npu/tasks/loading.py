@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import functools
+import logging
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Concatenate, Literal, ParamSpec, Protocol, TypeVar, get_args, overload
 
+from tfbert_npu.checkpoints.checkpoint import Checkpoint
 from tfbert_npu.checkpoints.layout import Form, Layout, layout_of_file
 from tfbert_npu.checkpoints.reading import layout_in, named_head, read_form
 from tfbert_npu.checkpoints.sentence_options import SENTENCE_FILES
 from tfbert_npu.config import BertConfig, ProblemType
 from tfbert_npu.errors import CheckpointError, require
 from tfbert_npu.heads import ENCODER, HeadSpec, head_in
+from tfbert_npu.onnx.cache import ConversionError, entry_key, kept_directory, open_entry
 from tfbert_npu.paths import list_files
 from tfbert_npu.preprocess import BertTokenizer, TextOptions, Vocabulary
+from tfbert_npu.preprocess.saving import save_tokenizer
 from tfbert_npu.repository import local_directory
 from tfbert_npu.runtime import load_npu
 from tfbert_npu.runtime.load import BackendChoice, Cores
@@ -33,6 +39,7 @@ from tfbert_npu.tasks.running import (
 Backend = Literal["tf"] | BackendChoice
 BACKENDS: tuple[str, ...] = ("tf", *get_args(BackendChoice))
 
+_LOG = logging.getLogger(__name__)
 P = ParamSpec("P")
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -114,9 +121,11 @@ def load(
         model: A checkpoint, a hub repository, or an artifact: what `export_rknn` or `export_onnx` wrote.
         command: What it will be asked, such as `"ner"`, so that another model is refused at once; `"embed"`
             takes the encoder of a checkpoint with a head. By default the head that its files name.
-        backend: What computes. `"tf"`: TensorFlow, for a checkpoint. Any other: an artifact, see `load_npu`;
-            TensorFlow is not imported. `"auto"`: TensorFlow for a checkpoint; for an artifact the NPU where
-            there is one, else the CPU.
+        backend: What computes. `"tf"`: TensorFlow, for a checkpoint. `"onnx"`: onnxruntime on the CPU; a
+            checkpoint is converted once, see `onnx.cache`, and stays on TensorFlow where its graph is not the
+            model. Any other: an artifact, see `load_npu`. `"auto"`: TensorFlow for a checkpoint; for an
+            artifact the NPU where there is one, else the CPU. None but `"tf"` imports TensorFlow, except to
+            check a conversion.
         cores: NPU cores; see `load_npu`.
         threads: CPU threads of the `onnx` backend.
         revision: Branch, tag or commit of a hub repository.
@@ -164,10 +173,12 @@ def load(
             )
         within = file and file.removeprefix(layout.folder)
         return _artifact(name, folder, command, backend, cores, threads, within)
+    if backend == "onnx":
+        return _converted(name, folder, layout, command, cores, threads)
     if backend not in ("auto", "tf"):
         raise ValueError(
             f"backend={backend!r} runs an artifact, and {name} is a checkpoint; export it first with "
-            "tfbert-npu export"
+            "tfbert-npu export rknn, or give --backend onnx"
         )
     return _checkpoint(name, folder, layout.form, command)
 
@@ -203,11 +214,61 @@ def _artifact(
     return loaded
 
 
+def _converted(
+    name: str, folder: Path, layout: Layout, command: str | None, cores: Cores, threads: int | None
+) -> TaskModel:
+    """A checkpoint as ONNX: from the cache, or converted into it."""
+    require("onnxruntime", "onnx")
+    beside = [file for pattern in SENTENCE_FILES for file in folder.glob(pattern)]
+    files = [file.removeprefix(layout.folder) for file in layout.files]
+    files += [file.relative_to(folder).as_posix() for file in beside]
+
+    def convert() -> Callable[[Path], object]:
+        from tfbert_npu.onnx.conversion import Conversion  # `onnx`, which the next start does without
+
+        found, head, tokenizer = _read(name, folder, layout.form, command)
+        texts = folder
+        if layout.form == "saved_model":
+            texts = kept_directory()
+            save_tokenizer(tokenizer.vocabulary, tokenizer.options, texts)
+        conversion = Conversion(found.config, found.state, head, texts)
+        conversion.check(name)
+        reference = None
+        if find_spec("tensorflow") is not None and find_spec("keras") is not None:
+            reference = _keras().reference(found, head, folder)
+        return lambda directory: conversion.write(directory, reference)
+
+    def load_entry(entry: Path) -> TaskModel:
+        loaded = _artifact(name, entry, command, "onnx", cores, threads, None)
+        return replace(loaded, folder=folder)
+
+    try:
+        return open_entry(
+            entry_key(folder, files, "encoder" if command == "embed" else "own"), convert, load_entry
+        )
+    except ConversionError as error:
+        _LOG.warning("%s stays on TensorFlow: %s", name, error)
+    return _checkpoint(name, folder, layout.form, command)
+
+
 def _checkpoint(name: str, folder: Path, form: Form, command: str | None) -> TaskModel:
     require("tensorflow", "tf")
     require("keras", "tf")
-    from tfbert_npu.tasks.in_keras import keras_function  # TensorFlow, for this backend only
+    found, head, tokenizer = _read(name, folder, form, command)
+    run, own = _keras().keras_function(found, head, folder)
+    return TaskModel(name, folder, own, tokenizer, head, run)
 
+
+def _keras() -> ModuleType:
+    from tfbert_npu.tasks import in_keras  # TensorFlow, for this backend and to compare with it only
+
+    return in_keras
+
+
+def _read(
+    name: str, folder: Path, form: Form, command: str | None
+) -> tuple[Checkpoint, HeadSpec, BertTokenizer]:
+    """A checkpoint with the head that a command asks, and its tokenizer."""
     found = read_form(folder, form)
     head = ENCODER
     if command != "embed":
@@ -219,9 +280,7 @@ def _checkpoint(name: str, folder: Path, form: Form, command: str | None) -> Tas
             raise CheckpointError(
                 f"{name} is a Bert{head.suffix} without {', '.join(lacking)}", "train it before you ask it"
             )
-    tokenizer = _tokenizer(name, folder, form, found.vocabulary, found.lower_case)
-    run, own = keras_function(found, head, folder)
-    return TaskModel(name, folder, own, tokenizer, head, run)
+    return found, head, _tokenizer(name, folder, form, found.vocabulary, found.lower_case)
 
 
 def _tokenizer(

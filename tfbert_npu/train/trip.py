@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from tfbert_npu._failed_writes import make_directory
+from tfbert_npu.artifact.directory import check_target, staged
 from tfbert_npu.errors import require
-from tfbert_npu.export.directory import check_target, staged
 from tfbert_npu.export.onnx_file import export_onnx
 from tfbert_npu.export.rknn import export_rknn
 from tfbert_npu.rknn.time_model import described

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from tfbert_npu.artifact.manifest import TensorSpec
-from tfbert_npu.rknn.options import Shape
-from tfbert_npu.rknn.worker import VendorSession
+
+
+class Session(Protocol):
+    """What computes a compiled graph, such as the vendor's simulator."""
+
+    def infer(self, inputs: list[np.ndarray]) -> Sequence[np.ndarray]:
+        """The outputs, in their order."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +42,7 @@ class Signature:
 
         return cls(specs(model.graph.input), specs(model.graph.output))
 
-    def input_shapes(self, shape: Shape) -> list[list[int]]:
+    def input_shapes(self, shape: tuple[int, int]) -> list[list[int]]:
         """The inputs' shapes at one (batch, length)."""
         return [list(spec.at(shape)) for spec in self.inputs]
 
@@ -45,7 +50,7 @@ class Signature:
         """A batch as the list that the vendor takes: its order, its dtypes."""
         return [np.ascontiguousarray(batch[spec.name], spec.dtype) for spec in self.inputs]
 
-    def simulate(self, session: VendorSession, batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def simulate(self, session: Session, batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Outputs of what a session compiled, in its simulator, float32, by name."""
         values = session.infer(self.ordered(batch))
         return {spec.name: value for spec, value in zip(self.outputs, values, strict=True)}
