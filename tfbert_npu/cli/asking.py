@@ -19,9 +19,9 @@ backend = click.option(
     type=click.Choice(BACKENDS),
     default="auto",
     show_default=True,
-    help="What computes: tf for a checkpoint; onnx for an artifact or a checkpoint, which is converted once; "
-    "any other for an artifact. auto takes TensorFlow for a checkpoint, and for an artifact the NPU where "
-    "there is one, else the CPU.",
+    help="What computes: tf for a checkpoint; onnx or openvino for an artifact or a checkpoint, which is "
+    "converted once; any other for an artifact. auto takes TensorFlow for a checkpoint, and for an artifact "
+    "the NPU where there is one, else the CPU.",
 )
 revision = click.option("--revision", help="Branch, tag or commit of a hub repository.")
 file = click.option(

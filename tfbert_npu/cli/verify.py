@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @click.argument("artifact", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option(
     "--backend",
-    type=click.Choice(["auto", "rknn", "simulator", "onnx"]),
+    type=click.Choice(["auto", "rknn", "simulator", "onnx", "openvino"]),
     default="auto",
     show_default=True,
     help="What computes; auto is the NPU where there is one, else the CPU.",

@@ -214,7 +214,7 @@ class BertEncoder(keras.layers.Layer):
 
         Args:
             artifact_dir: What `export_rknn` made of this encoder with its present weights.
-            backend: `"auto"`, `"rknn"`, `"simulator"` or `"onnx"`; see `load_npu`.
+            backend: `"auto"`, `"rknn"`, `"simulator"`, `"onnx"` or `"openvino"`; see `load_npu`.
             **options: `cores`, `truncate`, `timeout`, `lend_timeout`, `retry_after`, `check_finite`,
                 `warm_up`, `threads`, `toolchain`, `file`: see `load_npu`. `on_error`: `"raise"`, or what
                 stands in while the backend fails: `"tf"`, this layer's own weights, or `"onnx"`.

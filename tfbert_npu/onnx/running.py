@@ -12,6 +12,7 @@ from tfbert_npu.artifact.embeddings import HostEmbeddings
 from tfbert_npu.artifact.packing import Pack, apart, feed, pack
 from tfbert_npu.checkpoints.state import State
 from tfbert_npu.config import BertConfig
+from tfbert_npu.errors import require
 from tfbert_npu.onnx.model import EmbeddingPlace
 from tfbert_npu.runtime.router import real_lengths
 
@@ -20,8 +21,7 @@ def run_onnx(
     path: str | os.PathLike[str], inputs: Sequence[Mapping[str, np.ndarray]]
 ) -> list[dict[str, np.ndarray]]:
     """Outputs of an ONNX file for several batches, by onnxruntime on the CPU."""
-    import onnxruntime
-
+    onnxruntime = require("onnxruntime", "onnx")
     session = onnxruntime.InferenceSession(os.fspath(path), providers=["CPUExecutionProvider"])
     wanted = [value.name for value in session.get_inputs()]
     names = [value.name for value in session.get_outputs()]

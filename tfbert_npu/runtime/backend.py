@@ -10,7 +10,7 @@ import numpy as np
 from tfbert_npu.artifact.manifest import TensorSpec
 from tfbert_npu.runtime.errors import BackendError
 
-BackendName = Literal["rknn", "simulator", "onnx"]
+BackendName = Literal["rknn", "simulator", "onnx", "openvino"]
 Arrays = Mapping[str, np.ndarray]
 Shape = tuple[int, int]
 """(batch, length in tokens)."""

@@ -19,12 +19,14 @@ from tfbert_npu.runtime.files import Artifact, VerifiedFile
 from tfbert_npu.runtime.memory import check_memory
 from tfbert_npu.runtime.model import Fallback, NpuModel, Outputs
 from tfbert_npu.runtime.onnx import OnnxBackend
+from tfbert_npu.runtime.openvino import OpenvinoBackend
 from tfbert_npu.runtime.pool import Pool
 from tfbert_npu.runtime.providers import provider_of
 from tfbert_npu.runtime.rknn import RknnBackend
 
-BackendChoice = Literal["auto", "rknn", "simulator", "onnx"]
+BackendChoice = Literal["auto", "rknn", "simulator", "onnx", "openvino"]
 OnError = Literal["raise", "onnx"]
+_ON_CPU: dict[BackendName, Callable[..., Backend]] = {"onnx": OnnxBackend, "openvino": OpenvinoBackend}
 # The simulator compiles the model first; the vendor's process has limits of its own.
 _COMPILE_SECONDS = 3600.0
 _CHECKS = 3
@@ -85,8 +87,9 @@ def load_npu(
 
     Args:
         artifact_dir: What `export_rknn` wrote.
-        backend: `"rknn"`: the board's NPU. `"onnx"`: the CPU. `"simulator"`: the vendor's simulator, slow and
-            exact. `"auto"`: the NPU where there is one, else the CPU; which one is logged and in `runs_on`.
+        backend: `"rknn"`: the board's NPU. `"onnx"`, `"openvino"`: the CPU. `"simulator"`: the vendor's
+            simulator, slow and exact. `"auto"`: the NPU where there is one, else onnxruntime on the CPU;
+            which one is logged and in `runs_on`.
         cores: NPU cores to use, one context on each: `"auto"` for all that the SoC has, a number of them, or
             their numbers, counted from 0. Each core holds a copy of the weights.
         truncate: Cut off texts that are longer than the longest compiled shape, keeping their last token;
@@ -99,7 +102,7 @@ def load_npu(
         retry_after: Seconds until a backend that failed is tried again.
         check_finite: Look for NaN and infinity in every output and treat them as a failure.
         warm_up: Compute each shape once on every context before returning (NPU only).
-        threads: CPU threads of the `onnx` backend; by default all.
+        threads: CPU threads of the `onnx` and `openvino` backends; by default all.
         toolchain: Python interpreter or virtual environment for the simulator; by default see
             `find_toolchain`.
         file: The one of the directory's `.rknn` files that is wanted, such as `"rknn/model_o3.rknn"`; by
@@ -158,7 +161,7 @@ def open_model(
         if not files:
             raise ArtifactError(f"{artifact.directory} holds no .rknn file", "export it again")
         shapes: Sequence[Shape] = ()
-        if name != "onnx":
+        if name not in _ON_CPU:
             shapes = [shape for file in artifact.manifest.rknn_files for shape in file.shapes]
         make_pool = _pool_maker(artifact, name, files, options)
     except BaseException:
@@ -230,8 +233,8 @@ def _pool_maker(
     if options.cores not in ("auto", 1):
         raise ValueError(f"cores={options.cores!r} is for the NPU; the {name} backend has one context")
     one: Callable[[], Backend]
-    if name == "onnx":
-        one = partial(OnnxBackend, files[0], options.threads)
+    if name in _ON_CPU:
+        one = partial(_ON_CPU[name], files[0], options.threads)
     else:
         one = partial(provider_of(name), artifact, files[0], options.toolchain)
     return lambda: Pool(

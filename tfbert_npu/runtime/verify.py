@@ -206,7 +206,7 @@ class _Run:
         manifest = self.model.manifest
         least = float(manifest.gate.get("min_cosine", _CPU_COSINE))
         measured = float(manifest.parity.get(name, {}).get("relative", 0.0))
-        if self.model.backend == "onnx" and manifest.precision in ("fp16", "fp32"):
+        if self.model.backend in ("onnx", "openvino") and manifest.precision in ("fp16", "fp32"):
             least, measured = max(least, _CPU_COSINE), 0.0
         # Two vectors of one length and cosine c are this far apart.
         relative = max(math.sqrt(2 * max(1 - least, 0.0)), _SLACK * measured)

@@ -121,13 +121,13 @@ def load(
         model: A checkpoint, a hub repository, or an artifact: what `export_rknn` or `export_onnx` wrote.
         command: What it will be asked, such as `"ner"`, so that another model is refused at once; `"embed"`
             takes the encoder of a checkpoint with a head. By default the head that its files name.
-        backend: What computes. `"tf"`: TensorFlow, for a checkpoint. `"onnx"`: onnxruntime on the CPU; a
-            checkpoint is converted once, see `onnx.cache`, and stays on TensorFlow where its graph is not the
-            model. Any other: an artifact, see `load_npu`. `"auto"`: TensorFlow for a checkpoint; for an
-            artifact the NPU where there is one, else the CPU. None but `"tf"` imports TensorFlow, except to
-            check a conversion.
+        backend: What computes. `"tf"`: TensorFlow, for a checkpoint. `"onnx"`, `"openvino"`: that engine on
+            the CPU; a checkpoint is converted once, see `onnx.cache`, and stays on TensorFlow where its graph
+            is not the model. Any other: an artifact, see `load_npu`. `"auto"`: TensorFlow for a checkpoint;
+            for an artifact the NPU where there is one, else the CPU. None but `"tf"` imports TensorFlow,
+            except to check a conversion.
         cores: NPU cores; see `load_npu`.
-        threads: CPU threads of the `onnx` backend.
+        threads: CPU threads of the `onnx` and `openvino` backends.
         revision: Branch, tag or commit of a hub repository.
         token: Hub access token.
         cache_dir: Where downloads are kept.
@@ -173,8 +173,8 @@ def load(
             )
         within = file and file.removeprefix(layout.folder)
         return _artifact(name, folder, command, backend, cores, threads, within)
-    if backend == "onnx":
-        return _converted(name, folder, layout, command, cores, threads)
+    if backend == "onnx" or backend == "openvino":
+        return _converted(name, folder, layout, command, backend, cores, threads)
     if backend not in ("auto", "tf"):
         raise ValueError(
             f"backend={backend!r} runs an artifact, and {name} is a checkpoint; export it first with "
@@ -215,10 +215,16 @@ def _artifact(
 
 
 def _converted(
-    name: str, folder: Path, layout: Layout, command: str | None, cores: Cores, threads: int | None
+    name: str,
+    folder: Path,
+    layout: Layout,
+    command: str | None,
+    backend: Literal["onnx", "openvino"],
+    cores: Cores,
+    threads: int | None,
 ) -> TaskModel:
     """A checkpoint as ONNX: from the cache, or converted into it."""
-    require("onnxruntime", "onnx")
+    require("onnxruntime" if backend == "onnx" else "openvino", backend)
     beside = [file for pattern in SENTENCE_FILES for file in folder.glob(pattern)]
     files = [file.removeprefix(layout.folder) for file in layout.files]
     files += [file.relative_to(folder).as_posix() for file in beside]
@@ -239,7 +245,7 @@ def _converted(
         return lambda directory: conversion.write(directory, reference)
 
     def load_entry(entry: Path) -> TaskModel:
-        loaded = _artifact(name, entry, command, "onnx", cores, threads, None)
+        loaded = _artifact(name, entry, command, backend, cores, threads, None)
         return replace(loaded, folder=folder)
 
     try:

@@ -101,9 +101,9 @@ class SentenceEncoder:
 
         Args:
             directory_or_repo_or_artifact: A checkpoint, a hub repository, or what an exporter wrote.
-            backend: What computes: `"tf"`: TensorFlow, for a checkpoint. `"onnx"`: onnxruntime; a checkpoint
-                is converted once. `"rknn"`, `"simulator"`: see `load_npu`, for an artifact. `"auto"`:
-                TensorFlow for a checkpoint; for an artifact the NPU where there is one, else the CPU.
+            backend: What computes: `"tf"`: TensorFlow, for a checkpoint. `"onnx"`, `"openvino"`: that engine;
+                a checkpoint is converted once. `"rknn"`, `"simulator"`: see `load_npu`, for an artifact.
+                `"auto"`: TensorFlow for a checkpoint; for an artifact the NPU, else the CPU.
             **hub_options: `revision`, `token`, `cache_dir`, `local_files_only`; also `cores`, `threads` and
                 `file`.
 
