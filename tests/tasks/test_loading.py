@@ -256,8 +256,9 @@ def test_an_artifact_without_a_vocabulary_is_said_at_its_export(
         tasks.load(tmp_path / "onnx", backend="onnx")
 
 
-def test_a_tf_hub_encoder_brings_its_vocabulary(tmp_path: Path) -> None:
+def test_a_tf_hub_encoder_brings_its_vocabulary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is an asset of the SavedModel: the encoder is embedded as it is, and so is an artifact of it."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     encoder = BertEncoder(tiny_bert.config(initializer_range=0.3))
     encoder.build()
     (tmp_path / "words.txt").write_text(TOKENIZER.vocabulary.to_text())
@@ -266,7 +267,7 @@ def test_a_tf_hub_encoder_brings_its_vocabulary(tmp_path: Path) -> None:
     export_onnx(tmp_path / "hub", tmp_path / "onnx", check=False)
     texts = ["Anna ran", "the cat sat in Berlin."]
     expected = tasks.embed(texts, encoder, TOKENIZER)
-    for name, backend in (("hub", "tf"), ("onnx", "onnx")):
+    for name, backend in (("hub", "tf"), ("onnx", "onnx"), ("hub", "onnx"), ("hub", "onnx")):
         with tasks.load(tmp_path / name, "embed", backend) as loaded:  # type: ignore[arg-type]
             np.testing.assert_allclose(tasks.embed(loaded, texts), expected, atol=1e-5)
 
