@@ -25,6 +25,10 @@ NEEDED = (
     "huggingface-hub==0.36.0",
     "optimum==2.3.0",
     "optimum-onnx==0.1.0",
+    # This environment's needs a newer huggingface-hub.
+    "datasets==4.4.1",
+    "dill==0.4.0",
+    "multiprocess==0.70.18",
 )
 TEXTS = ["A cat sat.", "How do I get a new card?", "请问怎么办理新卡？", ""]
 

@@ -6,6 +6,7 @@ import logging
 import os
 import socket
 from contextlib import suppress
+from functools import partial
 
 import click
 
@@ -73,8 +74,9 @@ def serve(
             api_key=os.environ.get("TFBERT_NPU_API_KEY"),
         )
         bound = listener.getsockname()
-        click.echo(f"serving on http://{bound[0]}:{bound[1]}", err=True)
-        config = uvicorn.Config(service.app(), log_config=None, access_log=False)
+        serving = partial(click.echo, f"serving on http://{bound[0]}:{bound[1]}", err=True)
+        # Not said before uvicorn handles signals: until then, Ctrl-C would leave a loop that is half made.
+        config = uvicorn.Config(service.app(serving), log_config=None, access_log=False)
         with suppress(KeyboardInterrupt):  # uvicorn has answered what it took, and raises the signal again
             uvicorn.Server(config).run(sockets=[listener])
 

@@ -99,8 +99,8 @@ class Service:
         depth = Gauge("tfbert_waiting_texts", "Texts that wait.", registry=self.registry)
         depth.set_function(lambda: sum(one.batcher.depth for one in self.models.values() if one.batcher))
 
-    def app(self) -> Starlette:
-        """The application."""
+    def app(self, ready: Callable[[], None] = lambda: None) -> Starlette:
+        """The application; it calls `ready` when it takes requests, and signals are its own."""
         posts: dict[str, Callable[[Request], Awaitable[Response]]] = {
             "/v1/embeddings": self._openai,
             "/embed": self._tei,
@@ -121,10 +121,11 @@ class Service:
         routes += [
             Route(path, self._guarded(path, handler), methods=["GET"]) for path, handler in gets.items()
         ]
-        return Starlette(routes=routes, lifespan=self._lifespan)
+        return Starlette(routes=routes, lifespan=partial(self._lifespan, ready))
 
     @asynccontextmanager
-    async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:
+    async def _lifespan(self, ready: Callable[[], None], app: Starlette) -> AsyncIterator[None]:
+        ready()
         yield
         for one in self.models.values():
             if one.batcher is not None and one.model is not None:
